@@ -1,0 +1,1 @@
+"""The mini-GPT: a transformer language model written by hand, from tokenizer to trained weights."""
