@@ -50,6 +50,7 @@ class BenchConfig:
 
 
 PRESETS = {"smoke": BenchConfig(seeds=1, gpt2_steps=20, tokens=8, repeats=1, vocab_size=300), "cpu": BenchConfig()}
+PRESETS["study"] = PRESETS["gpu"] = PRESETS["cpu"]
 
 
 def run_bench(config: BenchConfig, preset: str) -> None:

@@ -137,7 +137,7 @@ def merge_pair(
             at += len(part) + 1
             if at:
                 before[word[at - 1]].append(number)
-            if at + 1 < len(word):  # from left to right: when this pair is replaced, the next one still stands
+            if at + 1 < len(word):  # going from left to right, the next pair is not replaced yet
                 after[first if word[at + 1] == new else word[at + 1]].append(number)
 
     changes = [(left + first, left + new, numbers) for left, numbers in before.items()]
@@ -205,8 +205,8 @@ def merge_word(word: str, token_of: dict[str, str], pair_of: dict[str, str]) -> 
         possible.remove(earliest)
         parts = word.split(pair_of[earliest])
         word = earliest.join(parts)
-        # new pairs are those with the new token in them; two new tokens meet where a part is empty
-        pairs = {(part[-1:] or earliest) + earliest for part in parts[:-1]}
+        # only pairs with the new token in them are new; two such tokens meet where a part is empty
+        pairs = {part[-1:] + earliest for part in parts[:-1]}
         pairs |= {earliest + (part[:1] or earliest) for part in parts[1:]}
         possible.update(token_of[pair] for pair in pairs if pair in token_of)
     return word

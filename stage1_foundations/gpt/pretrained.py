@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -37,8 +38,11 @@ def load_pretrained(
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         if not (folder / name).is_file():
             raise LabError(f"{folder} has no {name}", "a folder saved by transformers' save_pretrained")
-    theirs = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    weights = load_file(folder / "model.safetensors")
+    try:
+        theirs = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        weights = load_file(folder / "model.safetensors")
+    except (ValueError, SafetensorError) as error:
+        raise LabError(f"a file in {folder} is damaged: {error}", "python -m data verify, or a fresh copy") from error
     kind = theirs.get("model_type")
     if kind == "llama":
         config, weights = llama_config(theirs, context), rename_llama(weights, theirs)
@@ -49,6 +53,8 @@ def load_pretrained(
     with torch.device("meta"):
         model = GPT(config)
     model = model.to(dtype).to_empty(device="cpu")
+    if config.tied:
+        model.head.weight = model.token_embedding.weight  # to_empty gave them memory of their own
     model.rebuild_tables()
     model.load_state_dict({name: tensor.to(dtype) for name, tensor in weights.items()})
     return model.eval(), HuggingFaceTokenizer.from_file(folder / "tokenizer.json")
@@ -56,7 +62,10 @@ def load_pretrained(
 
 def llama_config(theirs: dict, context: int | None = None) -> ModelConfig:
     """Hugging Face's llama config in this lab's words."""
-    rope = theirs.get("rope_parameters") or {}
+    rope = theirs.get("rope_parameters") or theirs.get("rope_scaling") or {}
+    refuse(theirs, attention_bias=False, mlp_bias=False, hidden_act="silu",
+           head_dim=theirs["hidden_size"] // theirs["num_attention_heads"])  # fmt: skip
+    refuse(rope, rope_type="default")
     return ModelConfig(
         vocab_size=theirs["vocab_size"], context=context or theirs["max_position_embeddings"],
         layers=theirs["num_hidden_layers"], heads=theirs["num_attention_heads"], width=theirs["hidden_size"],
@@ -64,6 +73,14 @@ def llama_config(theirs: dict, context: int | None = None) -> ModelConfig:
         norm_eps=theirs["rms_norm_eps"], feed_forward="swiglu", bias=False, tied=theirs["tie_word_embeddings"],
         rope_base=rope.get("rope_theta", theirs.get("rope_theta", 10_000.0)),
     )  # fmt: skip
+
+
+def refuse(theirs: dict, **supported: object) -> None:
+    """Raise LabError where a model has a part that this one lacks: its weights would load, and give nonsense."""
+    for name, value in supported.items():
+        if theirs.get(name) not in (None, value):
+            message = f"the model has {name} {theirs[name]!r}, this lab only {value!r}"
+            raise LabError(message, f"--pretrained {SMOLLM2}")
 
 
 def rename_llama(weights: dict[str, Tensor], theirs: dict) -> dict[str, Tensor]:
@@ -86,6 +103,7 @@ def rename_llama(weights: dict[str, Tensor], theirs: dict) -> dict[str, Tensor]:
 
 def gpt2_config(theirs: dict, context: int | None = None) -> ModelConfig:
     """Hugging Face's GPT-2 config in this lab's words."""
+    refuse(theirs, activation_function="gelu_new", scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False)
     return ModelConfig(
         vocab_size=theirs["vocab_size"], context=context or theirs["n_positions"], layers=theirs["n_layer"],
         heads=theirs["n_head"], width=theirs["n_embd"], kv_heads=theirs["n_head"],

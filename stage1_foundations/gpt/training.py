@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labkit.device import autocast, choose_device, choose_dtype
+from labkit.device import autocast, choose_device, choose_dtype, keep_freed_memory
 from labkit.errors import LabError
 from labkit.files import write_text
 from stage1_foundations.gpt import batches, checkpoint, corpus, distributed, evaluate
@@ -153,8 +153,8 @@ class Trainer:
         for optimizer, saved in zip(self.optimizers, state["optimizer"], strict=True):
             fresh = [dict(group) for group in optimizer.param_groups]
             optimizer.load_state_dict(saved)
-            for group, own in zip(optimizer.param_groups, fresh, strict=True):  # --lr may differ from the saved one
-                group.update({name: value for name, value in own.items() if name != "params"})
+            for group, own in zip(optimizer.param_groups, fresh, strict=True):  # a new --lr holds
+                group.update({name: value for name, value in own.items() if name not in ("params", "lr")})
         torch.set_rng_state(state["rng"])
         self.step_number, self.seconds, self.history = state["step"], state["seconds"], state["history"]
         self.train_loss = state.get("train_loss")
@@ -165,6 +165,8 @@ def new_trainer(config: TrainConfig, world: distributed.World, device: torch.dev
     check(config, world)
     if config.threads:
         torch.set_num_threads(config.threads)
+    if device.type == "cpu":
+        keep_freed_memory()
     torch.manual_seed(config.seed)
     text = corpus.load_corpus(config.data)
     saved = checkpoint.read_checkpoint(config.resume) if config.resume else None

@@ -1,0 +1,128 @@
+# `make` alone prints what there is. GNU make 3.81 (macOS) and a POSIX shell are enough.
+
+PRESET ?= cpu
+MONTHS ?= 1
+STAGE ?= 1
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX_URL ?=
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --no-input
+
+# Which lock a stage needs, and what it costs. main.txt holds everything that stage1.txt holds.
+LOCK_1 := requirements/stage1.txt
+LOCK_2 := requirements/main.txt
+LOCK_3 := requirements/main.txt
+NEEDS_1 := 1.3 GB of disk, 290 MB to download, about 3 minutes
+NEEDS_2 := 2.8 GB of disk, about 5 minutes
+NEEDS_3 := $(NEEDS_2)
+LOCK := $(LOCK_$(STAGE))
+
+# A finished environment holds a stamp with its lock's checksum (and that of TORCH_INDEX_URL where it was given).
+# While it is being filled there is a note beside it: one that was left half-filled is made again from nothing.
+sum = $(shell cksum < requirements/$(1).txt | cut -d ' ' -f 1)
+READY_STAGE1 := $(VENV)/.ready-stage1-$(call sum,stage1)
+READY_MAIN := $(VENV)/.ready-main-$(call sum,main)
+READY_LOCK := $(if $(filter 1,$(STAGE)),$(READY_STAGE1),$(READY_MAIN))
+READY := $(READY_LOCK)$(if $(TORCH_INDEX_URL),-$(shell printf %s '$(TORCH_INDEX_URL)' | cksum | cut -d ' ' -f 1))
+UNFINISHED := $(VENV).unfinished
+
+ASSETS_1 := tiny-shakespeare shakespeare smollm2-135m-instruct
+
+.PHONY: help setup stage1 stage2 stage3 all milestones test lint bench lock clean python-is-right
+.NOTPARALLEL:
+
+help:
+	@echo "LLM Course Lab"
+	@echo
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "PRESET=smoke|cpu|study|gpu (now $(PRESET))   MONTHS=1,2,... (now $(MONTHS))   STAGE=1|2|3 for setup (now $(STAGE))"
+	@echo "PYTHON=$(PYTHON)   VENV=$(VENV)   TORCH_INDEX_URL=where torch comes from, when not from pip's index"
+
+setup: python-is-right $(READY) ## make .venv with all that STAGE needs; does nothing the second time
+	@:
+
+stage1: setup ## train a mini-GPT, look inside it, see whether month 1 is passed
+	@$(PY) -m data fetch $(ASSETS_1)
+	@$(PY) -m stage1_foundations.gpt train --preset $(PRESET)
+	@$(PY) -m stage1_foundations.gpt anatomy
+	@$(PY) -m stage1_foundations.gpt ablate --preset $(PRESET)
+	@$(PY) -m labkit.summary stage1
+	@$(PY) -m milestones --months 1
+
+stage2: ## chunking, vector databases, RAG, fine-tuning, serving (not built yet)
+	@echo "error: stage 2 is not built yet" >&2; echo "  try: make stage1" >&2; exit 2
+
+stage3: ## agents, registry, experiments, monitoring, pipeline (not built yet)
+	@echo "error: stage 3 is not built yet" >&2; echo "  try: make stage1" >&2; exit 2
+
+all: stage1 ## every stage that is built (now: stage 1)
+
+milestones: setup ## grade the months in MONTHS again, from what is under runs/
+	@$(PY) -m milestones --months $(MONTHS)
+
+test: setup ## the project's own tests
+	@$(PY) -m pytest tests
+
+lint: setup ## ruff: errors, imports, bugs, simplifications (not formatting)
+	@$(PY) -m ruff check .
+
+bench: setup ## the labs beside their peers, in one process: JSON lines
+	@$(PY) -m stage1_foundations.gpt bench
+
+# uv does not read pip's settings, so the index is handed over. A lock keeps its versions where pyproject.toml
+# allows them; to move one on: `make lock ARGS="--upgrade-package NAME"`.
+lock: python-is-right ## write requirements/*.txt from pyproject.toml
+	@[ -x "$(PY)" ] || "$(PYTHON)" -m venv "$(VENV)"
+	@$(PY) -m uv --version >/dev/null 2>&1 || $(PIP) install --quiet uv
+	@UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$($(PIP) config get global.index-url 2>/dev/null)}}"; \
+	if [ -n "$$UV_DEFAULT_INDEX" ]; then export UV_DEFAULT_INDEX; else unset UV_DEFAULT_INDEX; fi; \
+	compile() { \
+	    $(PY) -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --fork-strategy fewest \
+	        --annotation-style line --custom-compile-command "make lock" $(ARGS) "$$@"; \
+	}; \
+	compile --all-extras -o requirements/main.txt && \
+	compile --extra stage1 --extra dev -c requirements/main.txt -o requirements/stage1.txt
+	@echo "lock: wrote requirements/main.txt and requirements/stage1.txt"
+
+clean: ## remove the environment and the tools' caches; keeps runs/ and the downloads
+	@echo "clean: removing $(VENV), .pytest_cache, .ruff_cache, .hypothesis, __pycache__"
+	@rm -rf "$(VENV)" "$(UNFINISHED)" .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@if [ -e runs ]; then echo "clean: runs/ stays, it is your work: rm -r runs"; fi
+
+python-is-right:
+	@if [ -z "$(LOCK)" ]; then \
+	    echo "error: there is no stage $(STAGE)" >&2; echo "  try: make setup STAGE=1" >&2; exit 2; fi
+	@if [ -e "$(READY)" ]; then exit 0; fi; \
+	if ! command -v "$(PYTHON)" >/dev/null; then \
+	    echo "error: $(PYTHON) was not found" >&2; \
+	    echo "  try: make setup PYTHON=path/to/python3.11 (or newer)" >&2; exit 2; fi; \
+	if ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+	    for newer in python3.14 python3.13 python3.12 python3.11; do \
+	        $$newer -c 'import ensurepip' 2>/dev/null && break; done; \
+	    echo "error: $$("$(PYTHON)" --version 2>&1) is too old, the course needs Python 3.11 or newer" >&2; \
+	    echo "  try: make setup PYTHON=$$newer" >&2; exit 2; fi; \
+	if ! "$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null; then \
+	    echo "error: $(PYTHON) cannot make environments: its venv module is missing" >&2; \
+	    echo "  try: install python3-venv with your system's package manager" >&2; exit 2; fi
+
+$(READY):
+	@echo "setup: stage $(STAGE) into $(VENV), from $(LOCK): $(NEEDS_$(STAGE))"
+	@if [ "$$(uname -s)" = Linux ] && [ -z "$(TORCH_INDEX_URL)" ]; then \
+	    echo "setup: several GB more where pip finds only the CUDA build of torch (README.md, TORCH_INDEX_URL)"; fi
+	@if [ -e "$(UNFINISHED)" ]; then \
+	    echo "setup: the last one did not finish, starting over (what was downloaded is kept)"; rm -rf "$(VENV)"; fi
+	@if [ ! -d "$(VENV)" ] || ls "$(VENV)"/.ready-* >/dev/null 2>&1; then touch "$(UNFINISHED)"; fi
+	@rm -f "$(VENV)"/.ready-*
+	@[ -x "$(PY)" ] || "$(PYTHON)" -m venv "$(VENV)"
+	@if [ -n "$(TORCH_INDEX_URL)" ]; then \
+	    $(PIP) install --force-reinstall --no-deps --index-url "$(TORCH_INDEX_URL)" "$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' $(LOCK))"; fi
+	@$(PIP) install -r $(LOCK) || { \
+	    echo "error: pip could not install $(LOCK), its reason is above" >&2; \
+	    echo "  try: make setup again, or another index: PIP_INDEX_URL=... make setup" >&2; exit 2; }
+	@touch "$(READY_STAGE1)" "$(READY_LOCK)" "$@"
+	@rm -f "$(UNFINISHED)"
+	@echo "setup: done, $(VENV) holds $$(du -sh "$(VENV)" | cut -f 1)"

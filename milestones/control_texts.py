@@ -1,0 +1,88 @@
+"""Negative controls: writers that a criterion of coherence must not be fooled by.
+
+Each is a real sampler over a real text, cheap to build, and knows nothing that a language model knows. Month 1's
+thresholds lie between them and the reference; `python -m milestones.calibrate` shows where, and
+tests/milestones/test_negative_controls.py keeps it so.
+"""
+
+import bisect
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+
+from milestones.text_coherence import Units
+
+Writer = Callable[[random.Random, int], str]  # (random, characters) -> text
+
+
+class MarkovWriter:
+    """Draws each character from what followed the last `order` characters in the training text.
+
+    Order 0 draws from the frequencies of single characters; order 3 is a 4-gram sampler.
+    """
+
+    def __init__(self, text: str, order: int) -> None:
+        self.order = order
+        self.start = text[:order]
+        counts: dict[str, Counter] = defaultdict(Counter)
+        for i in range(order, len(text)):
+            counts[text[i - order : i]][text[i]] += 1
+        self._choices = {past: (list(c), list(accumulate(c.values()))) for past, c in counts.items()}
+        self._starts = sorted(self._choices)
+
+    def __call__(self, rng: random.Random, characters: int) -> str:
+        text = rng.choice(self._starts)
+        while len(text) < characters + self.order:
+            past = text[len(text) - self.order :]
+            letters, totals = self._choices.get(past) or self._choices[rng.choice(self._starts)]
+            text += letters[bisect.bisect_right(totals, rng.random() * totals[-1])]
+        return text[self.order :]
+
+
+def copying_writer(text: str, piece: int | None = None) -> Writer:
+    """Copies passages of the training text: one, or pieces of `piece` characters put end to end."""
+
+    def write(rng: random.Random, characters: int) -> str:
+        size = piece or characters
+        starts = [rng.randrange(len(text) - size) for _ in range(-(-characters // size))]
+        return "".join(text[start : start + size] for start in starts)[:characters]
+
+    return write
+
+
+def repeating_writer(sentence: str) -> Writer:
+    """One good sentence, again and again."""
+
+    def write(rng: random.Random, characters: int) -> str:
+        return (sentence * (characters // len(sentence) + 1))[:characters]
+
+    return write
+
+
+def shuffled_words(text: str, units: Units, rng: random.Random) -> str:
+    """The text with its words (its characters, where there are no spaces) in random order; line breaks stay."""
+    if units.name == "words":
+        words = text.split()
+        rng.shuffle(words)
+        fresh = iter(words)
+        return "\n".join(" ".join(next(fresh) for _ in line.split()) for line in text.split("\n"))
+    return shuffled_characters(text, rng)
+
+
+def shuffled_characters(text: str, rng: random.Random) -> str:
+    """The text with its characters in random order."""
+    characters = list(text)
+    rng.shuffle(characters)
+    return "".join(characters)
+
+
+def write_texts(writer: Writer, rng: random.Random, count: int, characters: int) -> list[str]:
+    """`count` texts of a writer."""
+    return [writer(rng, characters) for _ in range(count)]
+
+
+def passages(text: str, rng: random.Random, count: int, characters: int) -> Sequence[str]:
+    """`count` passages of a text, drawn at random, each from the start of a line."""
+    breaks = [i + 1 for i, character in enumerate(text[: -characters - 1]) if character == "\n"] or [0]
+    return [text[start : start + characters] for start in rng.choices(breaks, k=count)]
