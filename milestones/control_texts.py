@@ -1,14 +1,14 @@
 """Negative controls: writers that a criterion of coherence must not be fooled by.
 
-Each is a real sampler over a real text, cheap to build, and knows nothing that a language model knows. Month 1's
-thresholds lie between them and the reference; `python -m milestones.calibrate` shows where, and
+Each is a real sampler over a real text, cheap to build, and knows nothing that a language model knows. Month
+1's thresholds lie between them and the reference; `python -m milestones.calibrate` shows where, and
 tests/milestones/test_negative_controls.py keeps it so.
 """
 
 import bisect
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import accumulate
 
 from milestones.text_coherence import Units
@@ -60,29 +60,15 @@ def repeating_writer(sentence: str) -> Writer:
     return write
 
 
-def shuffled_words(text: str, units: Units, rng: random.Random) -> str:
-    """The text with its words (its characters, where there are no spaces) in random order; line breaks stay."""
-    if units.name == "words":
-        words = text.split()
-        rng.shuffle(words)
-        fresh = iter(words)
-        return "\n".join(" ".join(next(fresh) for _ in line.split()) for line in text.split("\n"))
-    return shuffled_characters(text, rng)
-
-
-def shuffled_characters(text: str, rng: random.Random) -> str:
-    """The text with its characters in random order."""
-    characters = list(text)
-    rng.shuffle(characters)
-    return "".join(characters)
+def shuffled_text(text: str, units: Units, rng: random.Random) -> str:
+    """The text with its words (characters where there are no spaces) in random order; its lines stay."""
+    words, gap = (text.split(), " ") if units.name == "words" else (list("".join(text.split())), "")
+    rng.shuffle(words)
+    fresh = iter(words)
+    lines = (line.split() if gap else "".join(line.split()) for line in text.split("\n"))
+    return "\n".join(gap.join(next(fresh) for _ in line) for line in lines)
 
 
 def write_texts(writer: Writer, rng: random.Random, count: int, characters: int) -> list[str]:
     """`count` texts of a writer."""
     return [writer(rng, characters) for _ in range(count)]
-
-
-def passages(text: str, rng: random.Random, count: int, characters: int) -> Sequence[str]:
-    """`count` passages of a text, drawn at random, each from the start of a line."""
-    breaks = [i + 1 for i, character in enumerate(text[: -characters - 1]) if character == "\n"] or [0]
-    return [text[start : start + characters] for start in rng.choices(breaks, k=count)]

@@ -1,4 +1,4 @@
-"""Texts drawn from the learner's model by the grader: its temperature, its random numbers, the model's logits."""
+"""Texts drawn from the learner's model: its logits, the grader's temperature and random numbers."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,8 @@ import numpy as np
 from milestones.learner_model import LearnerFault, LearnerModel
 
 OPERATIONS = 4e12  # without a KV cache: what two cores compute in about a minute
-CHECKED_STEPS = 8
+SMALLEST_WINDOW = 32
+CHECKED_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -20,21 +21,26 @@ class Samples:
 
 
 def draw_samples(
-    model: LearnerModel, count: int, characters: int, temperature: float, rng: np.random.Generator, tolerance: float
+    model: LearnerModel,
+    count: int,
+    characters: int,
+    temperature: float,
+    rng: np.random.Generator,
+    tolerance: float,
 ) -> Samples:
     """`count` texts of `characters` characters, each begun at a line break.
 
-    A KV cache makes this fast; it is used if the model has one, and its last steps are compared with the plain
-    forward pass. If they differ by more than `tolerance` in a probability, all is drawn again without it.
+    A KV cache makes this fast. It is used if the model has one, and some of its answers are compared with the
+    plain forward pass: if they differ by more than `tolerance` in a probability, all is drawn again without
+    it.
     """
     start = first_ids(model)
-    window = model.context
-    ids, steps = _draw(model, start, count, characters, temperature, rng, window)
-    if model.cached and not _plain_pass_agrees(model, ids, steps, tolerance):
+    ids, checked = _draw(model, start, count, characters, temperature, rng)
+    if model.cached and not all(_plain_pass_agrees(model, *step, tolerance) for step in checked):
         model.cached = False
-        ids, _ = _draw(model, start, count, characters, temperature, rng, uncached_window(model, count, characters))
+        ids, _ = _draw(model, start, count, characters, temperature, rng)
     texts = [text[:characters] for text in model.decode(ids[:, len(start) :])]
-    return Samples(texts, window if model.cached else uncached_window(model, count, characters), model.cached)
+    return Samples(texts, window_of(model, count, characters), model.cached)
 
 
 def first_ids(model: LearnerModel) -> list[int]:
@@ -42,48 +48,48 @@ def first_ids(model: LearnerModel) -> list[int]:
     return (model.encode(["\n"])[0] if "\n" in model.known("\n") else []) or [0]
 
 
-def uncached_window(model: LearnerModel, count: int, characters: int) -> int:
-    """The largest power of two of tokens that the plain forward pass can read at every step in reasonable time."""
-    per_token = 2 * max(1, model.parameters) * count * characters
+def window_of(model: LearnerModel, count: int, characters: int) -> int:
+    """How many tokens the model sees at most: its context.
+
+    Without a KV cache every step reads the whole window again, so a large model gets a smaller window.
+    """
     window = model.context
-    while window > 32 and window * per_token > OPERATIONS:
-        window = 1 << (window - 1).bit_length() - 1
+    per_token = 2 * max(1, model.parameters) * count * characters
+    while not model.cached and window > SMALLEST_WINDOW and window * per_token > OPERATIONS:
+        window //= 2
     return window
 
 
 def _draw(
-    model: LearnerModel, start: list[int], count: int, characters: int, temperature: float,
-    rng: np.random.Generator, window: int,
-) -> tuple[np.ndarray, list[np.ndarray]]:  # fmt: skip
-    """Ids of all texts, (count, prompt + drawn), and the last steps' probabilities, (count, V) each.
+    model: LearnerModel,
+    start: list[int],
+    count: int,
+    characters: int,
+    temperature: float,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
+    """Ids of all texts, (count, prompt + drawn), and what was asked and answered at a few steps.
 
     When the window is full, its second half becomes the past: a cache then starts anew.
     """
-    ids = np.tile(np.array(start, dtype=np.int64), (count, 1))
-    past, steps = ids[:, -window:], []
+    ids = past = np.tile(np.array(start, dtype=np.int64), (count, 1))
+    checked, to_check = [], set(rng.integers(2, characters // 4, CHECKED_STEPS).tolist())
     for step in range(1, 2 * characters + 1):
         logits = model.next_logits(past)
-        if not model.cached and window > (window := min(window, uncached_window(model, count, characters))):
-            past = past[:, -window:]
-        steps = [*steps, (past, softmax(logits))][-CHECKED_STEPS:]
+        if step in to_check:
+            checked.append((past, softmax(logits)))
         drawn = sample_rows(softmax(logits / temperature), rng)[:, None]
-        ids = np.concatenate((ids, drawn), axis=1)
-        past = np.concatenate((past, drawn), axis=1)
+        ids, past = np.concatenate((ids, drawn), axis=1), np.concatenate((past, drawn), axis=1)
+        window = window_of(model, count, characters)
         if past.shape[1] > window:
             past = past[:, -max(1, window // 2) :]
-        if step % 50 == 0 and step >= characters / 8:
-            texts = model.decode(ids[:, len(start) :])
-            if min(map(len, texts)) >= characters:
-                break
-    return ids, steps
+        if step % 50 == 0 and min(map(len, model.decode(ids[:, len(start) :]))) >= characters:
+            break
+    return ids, checked
 
 
-def _plain_pass_agrees(model: LearnerModel, ids: np.ndarray, steps: list, tolerance: float) -> bool:
-    for past, probabilities in steps:
-        plain = softmax(model.logits(past)[:, 0])
-        if np.abs(plain - probabilities).max() > tolerance:
-            return False
-    return True
+def _plain_pass_agrees(model: LearnerModel, ids: np.ndarray, cached: np.ndarray, tolerance: float) -> bool:
+    return bool(np.abs(softmax(model.logits(ids)[:, 0]) - cached).max() <= tolerance)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -100,7 +106,7 @@ def sample_rows(probabilities: np.ndarray, rng: np.random.Generator) -> np.ndarr
 
 
 def check_round_trip(model: LearnerModel, texts: list[str], ids: list[list[int]]) -> None:
-    """Raise LearnerFault if decoding what was encoded gives another text: its bits would be those of less text."""
+    """Raise LearnerFault if decoding does not undo encoding: the bits would be those of less text."""
     for text, again in zip(texts, model.decode(ids), strict=True):
         if again != text:
             raise LearnerFault("the tokenizer does not give back the text that it encoded")

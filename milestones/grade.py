@@ -1,10 +1,10 @@
 """From figures to marks: what a month's checks gave, what they earn, and the month's status.
 
-    passed        every check holds
-    partial       not every check, but one that is judged (criteria.toml) earned its points
-    failed        the artefact is there, and no judged check earned its points
-    not started   the artefact is not there
-    error         the grader itself could not do its work; no verdict on the learner
+passed        every check holds
+partial       not every check, but one that is judged (criteria.toml) earned its points
+failed        the artefact is there, and no judged check earned its points
+not started   the artefact is not there
+error         the grader itself could not do its work; no verdict on the learner
 """
 
 import random
@@ -19,8 +19,15 @@ from labkit.errors import LabError, debugging
 from milestones.criteria import Check, Criteria, Month, Threshold
 from milestones.submission import NotStarted, newest_run, runs_of
 
-PASSED, PARTIAL, FAILED, NOT_STARTED, ERROR = STATUSES = ("passed", "partial", "failed", "not started", "error")
+PASSED, PARTIAL, FAILED, NOT_STARTED, ERROR = STATUSES = (
+    "passed",
+    "partial",
+    "failed",
+    "not started",
+    "error",
+)
 NOT_MEASURED = "not measured"  # of a check
+YES_NO = "yes/no"
 Grader = Callable[["Context"], "list[CheckResult]"]
 
 
@@ -28,7 +35,7 @@ Grader = Callable[["Context"], "list[CheckResult]"]
 class CheckResult:
     """One check's figure and verdict.
 
-    `status` is passed, failed or not measured; `earned` is set by `score`, because points may depend on others.
+    `status` is passed, failed or not measured; `score` sets `earned`, because points may depend on others.
     """
 
     check: Check
@@ -45,12 +52,25 @@ class CheckResult:
         return self.check.unit if self.threshold.unit is None else self.threshold.unit
 
     @property
+    def figure(self) -> str:
+        """The figure with its unit, as people read it."""
+        if self.value is None:
+            return ""
+        if self.unit == YES_NO:
+            return "yes" if self.value else "no"
+        return f"{number(self.value)} {self.unit}".strip()
+
+    @property
+    def wanted(self) -> str:
+        """The bounds, as people read them; empty where they are not known before measuring."""
+        return "yes" if self.unit == YES_NO else self.threshold.text
+
+    @property
     def line(self) -> str:
         """The check in one line, for a test's message or a log."""
         if self.status == NOT_MEASURED:
             return f"{self.check.title['en']}: not measured" + (f" ({self.message})" if self.message else "")
-        figure = "no figure" if self.value is None else f"{number(self.value)} {self.unit}".strip()
-        wanted = f"{figure}, wanted {self.threshold.text}"
+        wanted = f"{self.figure or 'no figure'}, wanted {self.wanted}"
         return f"{self.check.title['en']}: {wanted}" + (f"; {self.message}" if self.message else "")
 
 
@@ -82,12 +102,11 @@ class Context:
         return random.Random(f"{self.seed} {self.month.number} {purpose}")
 
     def result(
-        self, id: str, value: float | None, message: str = "", *, variant: str = "", advice: str = "",
-        threshold: Threshold | None = None,
-    ) -> CheckResult:  # fmt: skip
+        self, id: str, value: float | None, message: str = "", *, variant: str = "", advice: str = ""
+    ) -> CheckResult:
         """A figure, held against the check's threshold."""
         check = self.month.check(id)
-        threshold = threshold or check.threshold(variant)
+        threshold = check.threshold(variant)
         status = PASSED if threshold.holds(value) else FAILED
         return CheckResult(check, threshold, status, value, message, advice if status == FAILED else "")
 
@@ -114,9 +133,18 @@ class MonthResult:
         """Points of all checks."""
         return sum(check.points for check in self.month.checks)
 
+    def problem(self, id: str) -> str:
+        """Why a check is red and what to type, in one line; empty for a check that passed."""
+        result = next(result for result in self.checks if result.check.id == id)
+        if result.status == PASSED:
+            return ""
+        reason = f"{self.status}: {self.message}" if self.status in (NOT_STARTED, ERROR) else result.line
+        step = f"; next: {self.next}" if self.next else ""
+        return f"month {self.month.number}, {id}: {reason}{step}"
+
 
 def score(month: Month, results: Iterable[CheckResult]) -> tuple[CheckResult, ...]:
-    """Results in the order of criteria.toml with the points they earn; checks that are missing stand as not measured.
+    """Results in the order of criteria.toml with the points they earn; missing ones stand as not measured.
 
     Raises:
         ValueError: a result comes twice, or belongs to another month.
@@ -129,7 +157,10 @@ def score(month: Month, results: Iterable[CheckResult]) -> tuple[CheckResult, ..
     complete = [by_id.get(check.id) or not_measured(check) for check in month.checks]
     passed = {result.check.id for result in complete if result.status == PASSED}
     return tuple(
-        replace(result, earned=result.check.points if passed.issuperset((result.check.id, *result.check.needs)) else 0)
+        replace(
+            result,
+            earned=result.check.points if passed.issuperset((result.check.id, *result.check.needs)) else 0,
+        )
         for result in complete
     )
 
@@ -186,9 +217,15 @@ class Grading:
     """
 
     def __init__(
-        self, criteria: Criteria, numbers: Sequence[int] | None = None, *, submission: Path | None = None,
-        seed: int | None = None, required: Sequence[int] | None = None, say: Callable[[str], None] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        criteria: Criteria,
+        numbers: Sequence[int] | None = None,
+        *,
+        submission: Path | None = None,
+        seed: int | None = None,
+        required: Sequence[int] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
         self.criteria = criteria
         self.numbers = tuple(dict.fromkeys(criteria.month(n).number for n in numbers or criteria.numbers))
         self.required = tuple(dict.fromkeys(criteria.month(n).number for n in required or self.numbers))

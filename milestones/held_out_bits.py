@@ -1,8 +1,8 @@
 """Bits per character of the learner's model on text it never saw, and whether it saw only the past.
 
-Every scored token has at least half a context before it: windows of one full context move on by half a context,
-and the second half of each is scored. The causality check asks for a few windows cut short before anything else
-is asked, when the rest of the text is not yet in the learner's process; the full windows must then agree.
+Every scored token has at least half a context before it: windows of one full context move on by half a
+context, and the second half of each is scored. Causality: a few windows are asked for cut short, before any
+whole one is, so that the learner's process cannot know what follows; the whole ones must give the same answers.
 """
 
 import math
@@ -19,7 +19,11 @@ BATCH = 8
 
 
 def held_out_bits(
-    model: LearnerModel, passages: Sequence[tuple[str, str]], rng: random.Random, prefixes: int, tolerance: float
+    model: LearnerModel,
+    passages: Sequence[tuple[str, str]],
+    rng: random.Random,
+    prefixes: int,
+    tolerance: float,
 ) -> tuple[float, int]:
     """Bits per character over all passages, and the number of characters that the tokenizer did not know.
 
@@ -47,7 +51,7 @@ def held_out_bits(
 
 
 def cut_windows(ids: Sequence[Sequence[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Windows of `length` tokens and the token that follows, (W, length + 1), and how many of their last are scored.
+    """Windows of `length` tokens and the one that follows, (W, length + 1), and how many each scores.
 
     Args:
         ids: before, passage, before, passage, ...; every `before` has at least `length` tokens.
@@ -64,7 +68,12 @@ def cut_windows(ids: Sequence[Sequence[int]], length: int) -> tuple[np.ndarray, 
 
 
 def score_windows(
-    model: LearnerModel, windows: np.ndarray, counts: np.ndarray, rng: random.Random, prefixes: int, tolerance: float
+    model: LearnerModel,
+    windows: np.ndarray,
+    counts: np.ndarray,
+    rng: random.Random,
+    prefixes: int,
+    tolerance: float,
 ) -> float:
     """Sum of the scored tokens' surprise in nats; see `held_out_bits` for the rest."""
     stride = int(counts.max())
@@ -78,7 +87,7 @@ def score_windows(
                 again = softmax(logits[row, stride - 1 - position])
                 if np.abs(again - probabilities).max() > tolerance:
                     raise LearnerFault(
-                        "the model sees the future (or dropout is on): its answer depends on the text that follows"
+                        "the model sees the future (or dropout is on): its answers change with what follows"
                     )
             count = counts[first + row]
             logp = log_softmax(logits[row, -count:])

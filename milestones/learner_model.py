@@ -1,7 +1,7 @@
 """The learner's model, in a process of its own, as the grader sees it: token ids in, logits out.
 
-The grader draws the samples and counts the bits itself; of the learner's code it takes logits and a tokenizer,
-no verdicts. A hand-in that crashes, hangs or prints costs its own checks and nothing else.
+The grader draws the samples and counts the bits itself; of the learner's code it takes logits and a
+tokenizer, no verdicts. A hand-in that crashes, hangs or prints costs its own checks and nothing else.
 """
 
 import json
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,13 @@ class LearnerModel:
     """
 
     def __init__(
-        self, folder: Path, checkpoint: Path, *, threads: int = 2, answer_limit: float = 60, time_limit: float = 150
+        self,
+        folder: Path,
+        checkpoint: Path,
+        *,
+        threads: int = 2,
+        answer_limit: float = 60,
+        time_limit: float = 150,
     ) -> None:
         self._answer_limit, self._end = answer_limit, time.monotonic() + time_limit
         self._time_limit = time_limit
@@ -73,10 +80,8 @@ class LearnerModel:
     def close(self) -> None:
         """End the process and whatever it started."""
         self._pipe.close()
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
         self._log.close()
 
@@ -94,13 +99,19 @@ class LearnerModel:
             raise LearnerFault("the tokenizer did not encode every text")
         for row in ids:
             if not all(isinstance(i, int) and 0 <= i < self.vocab_size for i in row):
-                raise LearnerFault(f"the tokenizer gives ids outside the model's vocabulary of {self.vocab_size}")
+                raise LearnerFault(
+                    f"the tokenizer gives ids outside the model's vocabulary of {self.vocab_size}"
+                )
         return ids
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """The text of every row of ids."""
         texts = self._ask("decode", ids=[[int(i) for i in row] for row in ids]).get("texts")
-        if not isinstance(texts, list) or len(texts) != len(ids) or not all(isinstance(t, str) for t in texts):
+        if (
+            not isinstance(texts, list)
+            or len(texts) != len(ids)
+            or not all(isinstance(t, str) for t in texts)
+        ):
             raise LearnerFault("the tokenizer did not decode every row")
         return texts
 
@@ -109,14 +120,16 @@ class LearnerModel:
         return self._array("logits", ids, (ids.shape[0], last, self.vocab_size), last=last)
 
     def next_logits(self, ids: np.ndarray) -> np.ndarray:
-        """Logits of the next token, (B, T) int64 -> (B, V) float32, through the learner's KV cache if there is one."""
+        """Logits of the next token, (B, T) int64 -> (B, V) float32; through a KV cache if there is one."""
         return self._array("next", ids, (ids.shape[0], self.vocab_size), cache=self.cached)
 
     def _array(self, question: str, ids: np.ndarray, shape: tuple[int, ...], **request: Any) -> np.ndarray:
         ids = np.ascontiguousarray(ids, dtype=np.int64)
         answer = self._ask(question, ids, shape=ids.shape, **request)
         if tuple(answer.get("shape") or ()) != shape:
-            raise LearnerFault(f"the model's logits have the shape {answer.get('shape')}, expected {list(shape)}")
+            raise LearnerFault(
+                f"the model's logits have the shape {answer.get('shape')}, expected {list(shape)}"
+            )
         self.cached = self.cached and answer.get("cached") is True
         values = np.frombuffer(self._receive(), dtype=np.float32)
         if values.size != math.prod(shape):

@@ -1,10 +1,10 @@
-"""Runs the learner's model and answers questions about it; started by learner_model.py, one process a grading.
+"""Runs the learner's model and answers questions about it; started by learner_model.py.
 
     python -P learner_worker.py FD CHECKPOINT        in the hand-in folder, which is alone on PYTHONPATH
 
-It imports nothing of the grader, so that the hand-in's own packages are the ones that load. It is told neither
-the seed nor what the answers are for. Requests and answers are JSON, arrays follow as raw bytes; nothing is
-pickled, so a hand-in cannot reach into the grader's process.
+It imports nothing of the grader, so that the hand-in's own packages are the ones that load. It is told
+neither the seed nor what the answers are for. Requests and answers are JSON, and arrays follow as raw bytes:
+unpickling what a hand-in sends would run its code in the grader's process.
 """
 
 import json
@@ -16,7 +16,7 @@ import torch
 
 
 class Worker:
-    """The learner's model and tokenizer behind the requests `hello`, `known`, `encode`, `decode`, `logits`, `next`."""
+    """The learner's model and tokenizer; one method a question."""
 
     def __init__(self, checkpoint: str) -> None:
         from stage1_foundations.gpt.checkpoint import load_model

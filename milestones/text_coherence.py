@@ -3,8 +3,8 @@
     known_share      share of its words that the language has
     distinct_share   share of its n-grams that are not repeats of one another
 
-English is counted in words. Chinese writes no spaces, so it is counted in characters, and a "word" is a run of
-characters inside a phrase.
+English is counted in words. Chinese writes no spaces, so it is counted in characters, and a "word" is a run
+of characters inside a phrase.
 """
 
 import re
@@ -32,7 +32,9 @@ class Units:
         """What `known_share` looks up: words of at least `length` letters, or runs of `length` characters."""
         if self.name == "words":
             return [word for word in self.split(text) if len(word) >= length]
-        return [phrase[i : i + length] for phrase in HAN.findall(text) for i in range(len(phrase) - length + 1)]
+        return [
+            phrase[i : i + length] for phrase in HAN.findall(text) for i in range(len(phrase) - length + 1)
+        ]
 
 
 def units_of(text: str) -> Units:

@@ -1,8 +1,8 @@
 """What was copied: the longest run of characters that a text shares with a corpus.
 
-Idea: two texts share a run of L characters exactly when a window of L characters of one equals a window of the other.
-All windows of a length are compared at once through a rolling hash, so megabytes take tenths of a second; the longest
-shared run follows by bisection, because whoever shares L characters also shares L - 1.
+Idea: two texts share a run of L characters exactly when a window of L characters of one equals a window of
+the other. All windows of a length are compared at once through a rolling hash, so megabytes take tenths of a
+second; the longest shared run follows by bisection, because whoever shares L characters also shares L - 1.
 
 Source: Karp and Rabin 1987, "Efficient randomized pattern-matching algorithms".
 """
@@ -58,7 +58,7 @@ class VerbatimIndex:
         self._corpus = RollingHash(corpus)
 
     def shared(self, texts: Sequence[str], length: int) -> list[np.ndarray]:
-        """For every text, whether the window of `length` characters that starts at each position is in the corpus."""
+        """For every text: whether the window of `length` characters from each position is in the corpus."""
         hashes = [RollingHash(text).windows(length) for text in texts]
         return self._found(hashes, length)
 
@@ -79,10 +79,12 @@ class VerbatimIndex:
         return best
 
     def copied_share(self, texts: Sequence[str], length: int) -> float:
-        """Share of all characters that lie inside a run of at least `length` characters found in the corpus."""
+        """Share of all characters that lie in a run of `length` or more characters found in the corpus."""
         copied = 0
         for text, hits in zip(texts, self.shared(texts, length), strict=True):
-            inside = np.zeros(len(text) + 1, dtype=np.int64)  # +1 where a copied window opens, -1 where one closes
+            inside = np.zeros(
+                len(text) + 1, dtype=np.int64
+            )  # +1 where a copied window opens, -1 where one closes
             inside[: len(hits)] += hits
             inside[length : length + len(hits)] -= hits
             copied += int((np.cumsum(inside) > 0).sum())
@@ -90,7 +92,7 @@ class VerbatimIndex:
 
     def _found(self, hashes: list[np.ndarray], length: int) -> list[np.ndarray]:
         wanted = np.concatenate(hashes) if hashes else np.zeros(0, dtype=np.uint64)
-        maybe = np.zeros(1 << FILTER_BITS, dtype=bool)  # a cheap filter first: almost no window of the corpus passes
+        maybe = np.zeros(1 << FILTER_BITS, dtype=bool)  # a cheap filter first
         maybe[_low_bits(wanted)] = True
         corpus = self._corpus.windows(length)
         corpus = corpus[maybe[_low_bits(corpus)]]

@@ -4,7 +4,6 @@ Every variant sees the same batches in the same order, so that a difference come
 direction; three seeds (preset `study`) show whether it is larger than chance: the table gives mean and range.
 """
 
-import json
 import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,6 +56,7 @@ GROUPS: dict[str, dict[str, dict]] = {
     "optimiser": {
         "muon": {}, "adamw lr 0.01": {"optimizer": "adamw"}, "adamw lr 0.003": {"optimizer": "adamw", "lr": 0.003},
     },
+    "bigram table": {"without": {}, "with": {"bigram": True}},
     "shape": {"modern": {}, "gpt2": {"shape": "gpt2"}, "llama": {"shape": "llama"}},
 }  # fmt: skip
 
@@ -191,8 +191,3 @@ def draw(results: list[Result], path: Path) -> Path:
         axis.legend()
     axes[0].set(ylabel="nats per character")
     return save_figure(fig, path)
-
-
-def read_results(path: Path) -> list[dict]:
-    """The rows of an ablation.json."""
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -81,15 +81,12 @@ class SelfAttention(nn.Module):
         x: Tensor,
         rope: tuple[Tensor, Tensor] | None = None,
         bias: Tensor | None = None,
-        value_embedding: Tensor | None = None,
         cache: KVCache | None = None,
         layer: int = 0,
     ) -> Tensor:
-        """(B, T, C) -> (B, T, C); `value_embedding` (B, T, kv_heads * D) is added to the values."""
+        """(B, T, C) -> (B, T, C); `rope` holds the rows of these T positions, `cache` this layer's past."""
         batch, length, width = x.shape
         q, k, v = self.qkv(x).split(self.sizes, dim=-1)
-        if value_embedding is not None:
-            v = v + value_embedding
         q, k, v = (t.view(batch, length, -1, self.head_dim).transpose(1, 2) for t in (q, k, v))  # (B, H, T, D)
         if self.qk_norm:  # bounds the scores, so that a large learning rate cannot blow the softmax up
             q, k = rms_norm(q), rms_norm(k)

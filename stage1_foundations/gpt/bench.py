@@ -30,7 +30,7 @@ from stage1_foundations.gpt.training import new_trainer
 # Modern parts at nanoGPT's CPU size, the schedule cut to the steps that reach its loss.
 SPEED = TrainConfig(
     layers=4, heads=4, width=128, context=64, batch=24, steps=170, lr=0.01, matrix_lr=0.02, weight_decay=0.0,
-    sample_every=0,
+    bigram=True, sample_every=0,
 )  # fmt: skip
 PROMPT = "The history of the city began when"
 

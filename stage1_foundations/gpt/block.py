@@ -47,11 +47,10 @@ class DecoderBlock(nn.Module):
         x: Tensor,
         rope: tuple[Tensor, Tensor] | None = None,
         bias: Tensor | None = None,
-        value_embedding: Tensor | None = None,
         cache: KVCache | None = None,
         layer: int = 0,
     ) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), rope, bias, value_embedding, cache, layer))
+        x = x + self.dropout(self.attention(self.attention_norm(x), rope, bias, cache, layer))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
     # end exercise

@@ -37,6 +37,7 @@ def join_world(device: torch.device) -> Iterator[World]:
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(distributed.get_rank(), distributed.get_world_size())
+        distributed.barrier()  # the main process still validates: no other may leave before it is done
     finally:
         distributed.destroy_process_group()
 

@@ -3,8 +3,8 @@
 - token embedding, plus a position vector (learned, sinusoidal) or RoPE / ALiBi inside attention
 - pre-norm blocks of causal self-attention and feed-forward
 - weight tying (gpt2, llama) or a head of its own (modern)
-- modern only: a table of bigrams beside the embedding, value embeddings, the embedding mixed in again at every
-  block, zero-initialised output projections, a soft cap on the logits
+- modern: zero-initialised output projections, normalised queries and keys; optionally a table of bigrams beside the
+  embedding, which helps a sprint and harms a long run (NOTES.md)
 - a KV cache for decoding; cached and uncached logits are equal (tests/stage1/gpt/test_kv_cache.py)
 """
 
@@ -38,7 +38,8 @@ class GPT(nn.Module):
         if config.tied:
             self.head.weight = self.token_embedding.weight
         self._build_positions(config)
-        self._build_extras(config)
+        if config.bigram_rows:
+            self.bigram_embedding = nn.Embedding(config.bigram_rows, config.width)
         self.apply(initialise)
         self._initialise_projections(config)
 
@@ -60,17 +61,6 @@ class GPT(nn.Module):
         elif config.position == "alibi":
             self.register_buffer("alibi_slopes", position_encoding.alibi_slopes(config.heads), persistent=False)
 
-    def _build_extras(self, config: ModelConfig) -> None:
-        if config.bigram_rows:
-            self.bigram_embedding = nn.Embedding(config.bigram_rows, config.width)
-        if config.value_embedding:
-            kv_width = config.width // config.heads * config.kv_heads
-            self.value_embeddings = nn.ModuleList(
-                nn.Embedding(config.vocab_size, kv_width) for _ in range(config.layers)
-            )
-        if config.embedding_shortcut:  # row 0 scales the stream, row 1 the embedding that is mixed in again
-            self.shortcut = nn.Parameter(torch.tensor([[1.0] * config.layers, [0.0] * config.layers]))
-
     @torch.no_grad()
     def _initialise_projections(self, config: ModelConfig) -> None:
         """The matrices that write to the residual stream start at zero (modern) or small (GPT-2, section 2.3)."""
@@ -84,9 +74,6 @@ class GPT(nn.Module):
             self.head.weight.zero_()
         if config.bigram_rows:
             self.bigram_embedding.weight.zero_()
-        if config.value_embedding:
-            for table in self.value_embeddings:
-                table.weight.zero_()
 
     def forward(self, ids: Tensor, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
         """Logits of the next token at every position.
@@ -105,18 +92,11 @@ class GPT(nn.Module):
             raise ValueError(f"{past + length} tokens do not fit the context of {self.config.context}")
         x = self.embed(ids, past, cache)
         rope, bias = self._rope(past, length, x.dtype), self._alibi(past, length)
-        x0 = x
         for layer, block in enumerate(self.blocks):
-            if self.config.embedding_shortcut:
-                x = self.shortcut[0, layer] * x + self.shortcut[1, layer] * x0
-            value = self.value_embeddings[layer](ids) if self.config.value_embedding else None
-            x = block(x, rope, bias, value, cache, layer)
+            x = block(x, rope, bias, cache, layer)
         if cache is not None:
             cache.advance(ids)
-        logits = self.head(self.final_norm(x[:, -1:] if last_only else x))
-        if self.config.softcap:  # Gemma 2: keeps logits within +-cap, smoothly
-            logits = self.config.softcap * torch.tanh(logits.float() / self.config.softcap)
-        return logits
+        return self.head(self.final_norm(x[:, -1:] if last_only else x))
 
     def embed(self, ids: Tensor, past: int = 0, cache: KVCache | None = None) -> Tensor:
         """What enters the first block: (B, T) -> (B, T, C)."""

@@ -1,7 +1,7 @@
 """Shapes of the model: one frozen dataclass, three named recipes for filling it.
 
     gpt2     learned positions, LayerNorm, GELU, biases, tied embedding: GPT-2, whose weights load
-    modern   RoPE, QK-norm, RMSNorm, ReLU^2, zero-init projections, bigram table: what paid for itself (NOTES.md)
+    modern   RoPE, QK-norm, RMSNorm, ReLU^2, zero-init projections: what paid for itself (NOTES.md)
     llama    RoPE, RMSNorm with gain, SwiGLU, grouped keys and values, tied: SmolLM2's weights load
 """
 
@@ -40,9 +40,6 @@ class ModelConfig:
     zero_init: bool = False
     rope_base: float = 10_000.0
     bigram_rows: int = 0
-    value_embedding: bool = False
-    embedding_shortcut: bool = False
-    softcap: float = 0.0
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
@@ -64,6 +61,11 @@ class ModelConfig:
                 raise LabError(f"unknown part {value!r}", f"one of {', '.join(allowed)}")
 
 
+def bigram_table_rows(vocab_size: int) -> int:
+    """A row for every pair of tokens, or as many as are kept."""
+    return min(vocab_size**2, MAX_BIGRAM_ROWS)
+
+
 def model_config(shape: str, *, vocab_size: int, context: int, layers: int, heads: int, width: int, **changes):
     """The configuration of a named shape, with single parts changed by keyword (the ablations do this).
 
@@ -77,7 +79,7 @@ def model_config(shape: str, *, vocab_size: int, context: int, layers: int, head
         parts = {
             "kv_heads": heads, "hidden": 4 * width, "position": "rope", "norm": "rmsnorm", "norm_gain": False,
             "norm_eps": 1e-6, "feed_forward": "relu2", "bias": False, "tied": False, "qk_norm": True,
-            "zero_init": True, "bigram_rows": min(vocab_size**2, MAX_BIGRAM_ROWS),
+            "zero_init": True,
         }  # fmt: skip
     elif shape == "llama":
         hidden = (8 * width // 3 + 63) // 64 * 64  # two thirds of 4x, since the gate is a third matrix

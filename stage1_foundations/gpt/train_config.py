@@ -11,7 +11,7 @@ from pathlib import Path
 
 from labkit.cli import option
 from stage1_foundations.gpt import feed_forward, normalisation, optimizer, position_encoding, schedule
-from stage1_foundations.gpt.model_config import SHAPES, ModelConfig, model_config
+from stage1_foundations.gpt.model_config import SHAPES, ModelConfig, bigram_table_rows, model_config
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class TrainConfig:
     position: str | None = option(None, "replace the shape's position encoding", position_encoding.KINDS)
     norm: str | None = option(None, "replace the shape's normalisation", normalisation.KINDS)
     feed_forward: str | None = option(None, "replace the shape's feed-forward", feed_forward.KINDS)
+    bigram: bool = option(False, "a table of token pairs beside the embedding: helps a sprint, harms a long run")
     dropout: float = option(0.0, "on the residual branches, one mask a row")
     batch: int = option(16, "rows of one context a step, over all processes")
     accumulation: int = option(1, "micro-batches a step in each process")
@@ -54,7 +55,8 @@ class TrainConfig:
 
     def model_config(self, vocab_size: int) -> ModelConfig:
         """The model's shape for a vocabulary."""
-        parts = {"position": self.position, "norm": self.norm, "feed_forward": self.feed_forward}
+        rows = bigram_table_rows(vocab_size) if self.bigram else None
+        parts = {"bigram_rows": rows, "position": self.position, "norm": self.norm, "feed_forward": self.feed_forward}
         return model_config(
             self.shape, vocab_size=vocab_size, context=self.context, layers=self.layers, heads=self.heads,
             width=self.width, dropout=self.dropout, **{name: part for name, part in parts.items() if part},
