@@ -1,10 +1,11 @@
-"""Where month 1's thresholds lie: real text, the reference's samples and every negative control, side by side.
+"""Where month 1's thresholds lie: the reference, real text and every negative control, side by side.
 
-    python -m milestones.calibrate                          the thresholds against real text and controls
-    python -m milestones.calibrate --submission DIR         ... and against the model in DIR (default: this checkout)
+    python -m milestones.calibrate                      with the newest trained model of this checkout
+    python -m milestones.calibrate --submission DIR     ... of another folder
     python -m milestones.calibrate --corpus sanguo --seeds 3 --markdown
 
-A figure outside its threshold is marked with `!`. Every control must have one, real text and the reference none.
+A figure outside its threshold is marked with `!`. Every control must have one, the reference and real text
+none. (Copies are looked for in everything; real text, which would be found there, in the training text alone.)
 """
 
 import hashlib
@@ -70,7 +71,7 @@ def control_rows(judge: TextJudge, rng: random.Random, count: int, characters: i
     for name, writer in control_writers(corpus).items():
         texts[name] = write_texts(writer, rng, count, characters)
     for name, written in texts.items():
-        figures = judge.measure(written)
+        figures = judge.measure(written, corpus.trained_on if written is real else None)
         yield name, {id: figures.value(id) for id in TEXT_CHECKS}
 
 
@@ -78,10 +79,8 @@ def ngram_rows(corpus: ReferenceCorpus, rng: random.Random) -> Iterator[Row]:
     """Bits per character of n-gram models, with smoothing, on unseen passages."""
     passages = corpus.unseen_passages(rng, BITS_PASSAGES, 2000, 100)
     for n in (1, 3, 4, 5):
-        yield (
-            f"{n}-gram model",
-            {"bits_per_character": NgramModel(corpus.train, n).bits_per_character(passages)},
-        )
+        bits = NgramModel(corpus.train, n).bits_per_character(passages)
+        yield f"{n}-gram model", {"bits_per_character": bits}
 
 
 def reference_row(context: Context, judge: TextJudge) -> Row | None:
@@ -124,7 +123,7 @@ def measure(month: Month, corpus: ReferenceCorpus, folder: Path | None, seed: in
 
 
 def cells(month: Month, variant: str, row: list[dict[str, float | None]]) -> list[str]:
-    """A row's figures over all seeds as text: one, or the lowest and the highest; `!` outside the threshold."""
+    """A row's figures over all seeds: one, or the lowest and the highest; `!` outside the threshold."""
     texts = []
     for id in COLUMNS:
         values = [figures[id] for figures in row if figures.get(id) is not None]

@@ -2,7 +2,7 @@
 
 Every scored token has at least half a context before it: windows of one full context move on by half a
 context, and the second half of each is scored. Causality: a few windows are asked for cut short, before any
-whole one is, so that the learner's process cannot know what follows; the whole ones must give the same answers.
+whole one is, so that the learner's process cannot know what follows; the whole ones must agree with them.
 """
 
 import math

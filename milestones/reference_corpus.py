@@ -54,7 +54,8 @@ class ReferenceCorpus:
         return VerbatimIndex(f"{self.train}\0{self.unseen}")
 
     @cached_property
-    def _trained_on(self) -> VerbatimIndex:
+    def trained_on(self) -> VerbatimIndex:
+        """To find copies from the training text alone."""
         return VerbatimIndex(self.train)
 
     def unseen_passages(
@@ -75,7 +76,7 @@ class ReferenceCorpus:
         return found
 
     def _seen(self, passage: str) -> bool:
-        return bool(self._trained_on.shared([passage], FOREIGN_RUN)[0].any())
+        return bool(self.trained_on.shared([passage], FOREIGN_RUN)[0].any())
 
 
 def load_reference(

@@ -10,7 +10,7 @@ from milestones.independent_model import IndependentModel, on_scale
 from milestones.learner_model import LearnerFault
 from milestones.reference_corpus import ReferenceCorpus
 from milestones.text_coherence import distinct_share, known_share
-from milestones.verbatim_copy import Copy
+from milestones.verbatim_copy import Copy, VerbatimIndex
 
 FLAT = 0.2  # bits per character between real and shuffled text; below, the scale would magnify noise
 REPETITIVE = 0.3  # distinct n-grams of the corpus itself
@@ -66,9 +66,10 @@ class TextJudge:
             self.model.bits_per_character([text[:characters] for text in texts[:count]]) or [float("inf")]
         )
 
-    def measure(self, texts: Sequence[str]) -> TextFigures:
-        """All figures of some texts."""
+    def measure(self, texts: Sequence[str], copied_from: VerbatimIndex | None = None) -> TextFigures:
+        """All figures of some texts; copies are looked for in the whole corpus if not told where."""
         corpus = self.corpus
+        copied_from = copied_from or corpus.everything
         likelihood = bits = None
         if self.model:
             own = self._bits(texts)
@@ -76,8 +77,8 @@ class TextJudge:
             likelihood = on_scale(*bits)
         return TextFigures(
             distinct=distinct_share(texts, corpus.units, self.ngram) / self.real_distinct,
-            copy=corpus.everything.longest(texts),
-            copied_share=corpus.everything.copied_share(texts, self.run),
+            copy=copied_from.longest(texts),
+            copied_share=copied_from.copied_share(texts, self.run),
             real_words=known_share(texts, corpus.vocabulary, corpus.units, corpus.settings["word_length"]),
             likelihood=likelihood,
             bits=bits,

@@ -66,7 +66,7 @@ def test_ablation_exchanges_every_part(cli, corpus_file, runs):
 
 
 def test_bench_prints_one_json_line_a_part(cli, corpus_file, runs):
-    """Catches: a line that is not JSON, a missing part, a speed-up that is not the quotient of its seconds."""
+    """Catches: a line that is not JSON, a missing part, a speed-up that is not the ratio of its seconds."""
     words = ["bench", "--preset", "smoke", "--data", corpus_file, "--gpt2-steps", 4, "--vocab-size", 300]
     rows = {}
     for part in ("time_to_loss", "bpe"):
