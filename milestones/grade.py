@@ -7,6 +7,7 @@ not started   the artefact is not there
 error         the grader itself could not do its work; no verdict on the learner
 """
 
+import math
 import random
 import secrets
 import time
@@ -199,12 +200,12 @@ def grade_month(grader: Grader, context: Context) -> MonthResult:
             raise
         line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         return verdict(ERROR, message=f"the grader failed: {line}", next=f"{command(month.number)} --debug")
-    missed = [result for result in checks if result.status == FAILED]
     status = status_of(checks)
     if status == PASSED:
         return verdict(PASSED, checks=checks)
+    missed = [result for result in checks if result.status != PASSED]
     advice = next((result.advice for result in missed if result.advice), month.improve)
-    return verdict(status, checks=checks, message=missed[0].line if missed else "", next=advice)
+    return verdict(status, checks=checks, message=missed[0].line, next=advice)
 
 
 class Grading:
@@ -275,5 +276,6 @@ def command(*numbers: int) -> str:
 
 
 def number(value: float) -> str:
-    """A figure as people read it: four digits at most."""
-    return f"{value:.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
+    """A figure as people read it: three digits, more only in whole numbers."""
+    whole = math.isfinite(value) and (abs(value) >= 1000 or value == int(value))
+    return f"{value:.0f}" if whole else f"{value:.3g}"

@@ -14,7 +14,13 @@ from labkit.runs import start_run
 from milestones.criteria import Month, load_criteria
 
 STAND_IN = Path(__file__).with_name("stand_in") / "checkpoint.py"
-SMALL = {"samples": 4, "characters": 120, "held_out_passages": 3, "passage_characters": 300, "causal_prefixes": 8}
+SMALL = {
+    "samples": 4,
+    "characters": 120,
+    "held_out_passages": 3,
+    "passage_characters": 300,
+    "causal_prefixes": 8,
+}
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +53,9 @@ def hand_in(
 ) -> Callable[..., Path]:
     """A function that makes a hand-in folder whose model behaves in one way."""
 
-    def make(behaviour: str = "honest", data_name: str = "tiny-shakespeare", source: str = "", text: str = tiny) -> Path:
+    def make(
+        behaviour: str = "honest", data_name: str = "tiny-shakespeare", source: str = "", text: str = tiny
+    ) -> Path:
         folder = tmp_path / "hand-in"
         package = folder / "stage1_foundations" / "gpt"
         package.mkdir(parents=True)
@@ -64,7 +72,9 @@ def hand_in(
         }
         with monkeypatch.context() as patch:
             patch.setenv("COURSE_LAB_RUNS", str(folder / "runs"))
-            with start_run("stage1", "gpt", "train", {"data": source or data_name}, preset="cpu", seed=1) as run:
+            with start_run(
+                "stage1", "gpt", "train", {"data": source or data_name}, preset="cpu", seed=1
+            ) as run:
                 torch.save(state, run.dir / "checkpoint.pt")
                 run.artefact("checkpoint.pt", kind="checkpoint")
         return folder

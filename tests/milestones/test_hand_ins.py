@@ -1,5 +1,6 @@
 """Month 1 on hand-ins that are honest, broken or dishonest, through the same path as a learner's checkpoint."""
 
+import hashlib
 import json
 import math
 import time
@@ -11,6 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+import data
+from labkit.files import sha256_file
+from labkit.runs import start_run
 from milestones import month1
 from milestones.criteria import Month
 from milestones.drawn_samples import draw_samples
@@ -62,9 +66,9 @@ def test_misbehaving_model_fails_to_run(hand_in: HandIn, month: Month, behaviour
 def test_hanging_model_is_cut_off(hand_in: HandIn, month: Month) -> None:
     """Catches: a hand-in that never answers, and with it a grading that never ends."""
     start = time.monotonic()
-    hurried = replace(month, settings=month.settings | {"answer_limit": 15, "time_limit": 15})
+    hurried = replace(month, settings=month.settings | {"answer_limit": 6, "time_limit": 6})
     fails(graded(hurried, hand_in("hangs")), "runs", "too slow or hangs")
-    assert time.monotonic() - start < 40
+    assert time.monotonic() - start < 30
 
 
 def test_checkpoint_that_differs_from_the_record_is_not_genuine(hand_in: HandIn, month: Month) -> None:
@@ -103,9 +107,9 @@ def test_truncated_checkpoint_fails_in_one_line(hand_in: HandIn, month: Month) -
     checkpoint.write_bytes(checkpoint.read_bytes()[:50_000])
     path = run_of(folder) / "report.json"
     report = json.loads(path.read_text())
-    report["artefacts"][0]["sha256"] = month1.sha256_file(checkpoint)
+    report["artefacts"][0]["sha256"] = sha256_file(checkpoint)
     path.write_text(json.dumps(report))
-    fails(graded(month, folder), "runs", "")
+    fails(graded(month, folder), "runs", "failed finding central directory")
 
 
 def test_missing_package_fails_in_one_line(hand_in: HandIn, month: Month) -> None:
@@ -196,17 +200,17 @@ def test_samples_follow_the_plain_forward_pass(
     assert np.mean(follows) > -2.2  # nats; drawn at random, the table's own mean would be below -4
 
 
-def test_untrained_model_of_the_lab_fails(tmp_path: Path, month: Month, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_untrained_model_of_the_lab_fails(
+    tmp_path: Path, month: Month, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Catches: points for a model that has learnt nothing; also the grader and the lab's package drifting apart."""
-    import data
-    from labkit.runs import start_run
     from stage1_foundations.gpt.checkpoint import model_state, save_checkpoint
     from stage1_foundations.gpt.model import GPT
     from stage1_foundations.gpt.model_config import model_config
     from stage1_foundations.gpt.tokenizer import build_tokenizer
 
     text = data.load_text("tiny-shakespeare")
-    sha256 = month1_sha256(text)
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
     tokenizer = build_tokenizer("character", text)
     torch.manual_seed(1)
     sizes = {"vocab_size": tokenizer.vocab_size, "context": 64, "layers": 2, "heads": 2, "width": 32}
@@ -222,12 +226,8 @@ def test_untrained_model_of_the_lab_fails(tmp_path: Path, month: Month, monkeypa
     by_id = {check.check.id: check for check in result.checks}
     assert result.status == FAILED, result.message
     assert result.points == by_id["runs"].earned == by_id["runs"].check.points
-    assert [id for id in ("bits_per_character", "real_words", "likelihood") if by_id[id].status == PASSED] == []
+    assert [
+        id for id in ("bits_per_character", "real_words", "likelihood") if by_id[id].status == PASSED
+    ] == []
     assert by_id["bits_per_character"].value == pytest.approx(6.0, abs=0.2)  # log2 of 64 characters
     assert result.details["kv_cache"] is True
-
-
-def month1_sha256(text: str) -> str:
-    import hashlib
-
-    return hashlib.sha256(text.encode()).hexdigest()
