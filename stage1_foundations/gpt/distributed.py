@@ -6,6 +6,7 @@ One flat tensor holds all gradients, so there is one all-reduce a step (gloo on 
 Two processes give what one process with twice the accumulation gives: tests/stage1/gpt/test_distributed.py.
 """
 
+import importlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -34,10 +35,12 @@ def join_world(device: torch.device) -> Iterator[World]:
     if "WORLD_SIZE" not in os.environ or os.environ["WORLD_SIZE"] == "1":
         yield World()
         return
+    # The optimisers import this at their first step. Imported after the group is made, it keeps a reference to the
+    # group, whose threads then outlive destroy_process_group and may abort the process at its exit (torch 2.13).
+    importlib.import_module("torch._dynamo")
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(distributed.get_rank(), distributed.get_world_size())
-        distributed.barrier()  # the main process still validates: no other may leave before it is done
     finally:
         distributed.destroy_process_group()
 
