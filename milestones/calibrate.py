@@ -5,7 +5,7 @@
     python -m milestones.calibrate --corpus sanguo --seeds 3 --markdown
 
 A figure outside its threshold is marked with `!`. Every control must have one, the reference and real text
-none. (Copies are looked for in everything; real text, which would be found there, in the training text alone.)
+none. Copies are looked for in everything; real text, which would be found there, in the training text alone.
 """
 
 import hashlib
@@ -33,14 +33,13 @@ from milestones.criteria import Month, load_criteria
 from milestones.grade import Context, number
 from milestones.held_out_bits import held_out_bits
 from milestones.learner_model import LearnerFault
-from milestones.month1 import draw, draw_passages, open_model, recorded_checkpoint
+from milestones.month1 import bits_result, draw, draw_passages, open_model, recorded_checkpoint
 from milestones.ngram_model import NgramModel
 from milestones.reference_corpus import ReferenceCorpus, load_reference
 from milestones.submission import NotStarted, check_submission, runs_of
 from milestones.text_judge import TEXT_CHECKS, TextJudge
 
 COLUMNS = ("bits_per_character", *TEXT_CHECKS)
-BITS_PASSAGES = 3  # an n-gram model in Python is slow
 Row = tuple[str, dict[str, float | None]]
 
 
@@ -75,12 +74,12 @@ def control_rows(judge: TextJudge, rng: random.Random, count: int, characters: i
         yield name, {id: figures.value(id) for id in TEXT_CHECKS}
 
 
-def ngram_rows(corpus: ReferenceCorpus, rng: random.Random) -> Iterator[Row]:
+def ngram_rows(context: Context, corpus: ReferenceCorpus) -> Iterator[Row]:
     """Bits per character of n-gram models, with smoothing, on unseen passages."""
-    passages = corpus.unseen_passages(rng, BITS_PASSAGES, 2000, 100)
+    passages = draw_passages(context, corpus, tokens=25)
     for n in (1, 3, 4, 5):
         bits = NgramModel(corpus.train, n).bits_per_character(passages)
-        yield f"{n}-gram model", {"bits_per_character": bits}
+        yield f"{n}-gram model", {"bits_per_character": bits_result(context, corpus, bits, passages).value}
 
 
 def reference_row(context: Context, judge: TextJudge) -> Row | None:
@@ -100,6 +99,7 @@ def reference_row(context: Context, judge: TextJudge) -> Row | None:
         samples = draw(context, model)
     figures = judge.measure(samples.texts)
     name = f"the model in {folder.name}"
+    bits = bits_result(context, judge.corpus, bits, passages).value
     return name, {"bits_per_character": bits} | {id: figures.value(id) for id in TEXT_CHECKS}
 
 
@@ -118,7 +118,7 @@ def measure(month: Month, corpus: ReferenceCorpus, folder: Path | None, seed: in
         reference = None
     if reference:
         yield reference
-    yield from ngram_rows(corpus, context.random("n-gram"))
+    yield from ngram_rows(context, corpus)
     yield from control_rows(judge, context.random("controls"), *size)
 
 

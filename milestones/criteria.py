@@ -11,7 +11,7 @@ from labkit.errors import LabError
 
 CRITERIA = Path(__file__).with_name("criteria.toml")
 POINTS = 100  # of every month
-BOUNDS = {"at_least": "at least", "at_most": "at most", "above": "above", "below": "below"}
+BOUNDS = {"at_least": ">=", "at_most": "<=", "above": ">", "below": "<"}
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,11 @@ class Threshold:
 
     @property
     def text(self) -> str:
-        """`at least 1.3, at most 2.6`."""
-        bounds = ((word, getattr(self, name)) for name, word in BOUNDS.items())
-        return ", ".join(f"{word} {number:g}" for word, number in bounds if number is not None)
+        """`1.3 to 2.5`, `>= 0.75`, `> 0.7`."""
+        if self.at_least is not None and self.at_most is not None:
+            return f"{self.at_least:g} to {self.at_most:g}"
+        bounds = ((sign, getattr(self, name)) for name, sign in BOUNDS.items())
+        return ", ".join(f"{sign} {number:g}" for sign, number in bounds if number is not None)
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ class Check:
     judged: bool = True
 
     def threshold(self, variant: str = "") -> Threshold:
-        """The bounds for a variant, or those for every variant, or those for `other`."""
-        return self.thresholds.get(variant) or self.thresholds.get("") or self.thresholds["other"]
+        """The bounds for a variant, or those for `other`, or those for every variant."""
+        return self.thresholds.get(variant) or self.thresholds.get("other") or self.thresholds[""]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ unpickling what a hand-in sends would run its code in the grader's process.
 """
 
 import json
+import os
 import sys
 from multiprocessing.connection import Connection
 
@@ -21,7 +22,7 @@ class Worker:
     def __init__(self, checkpoint: str) -> None:
         from stage1_foundations.gpt.checkpoint import load_model
 
-        self.data = torch.load(checkpoint, map_location="cpu", weights_only=True).get("data", {})
+        self.data = read(checkpoint).get("data", {})
         self.model, self.tokenizer = load_model(checkpoint, device="cpu")
         self.cached = hasattr(self.model, "new_cache")
         self.cache, self.past = None, None
@@ -78,6 +79,15 @@ class Worker:
             fresh = ids[:, -1:]
         self.past = ids
         return self.model(fresh, self.cache)[:, -1].float().numpy()
+
+
+def read(checkpoint: str) -> dict:
+    """The checkpoint's content, without running code that may be in it."""
+    try:
+        return torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:
+        size = f"{os.path.getsize(checkpoint):,} bytes"
+        raise ValueError(f"the checkpoint is truncated, or is not one ({size})") from error
 
 
 def ids_of(request: dict) -> torch.Tensor:

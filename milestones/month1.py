@@ -18,12 +18,11 @@ from milestones.drawn_samples import Samples, draw_samples
 from milestones.grade import CheckResult, Context, not_measured
 from milestones.held_out_bits import held_out_bits
 from milestones.learner_model import LearnerFault, LearnerModel
-from milestones.ngram_model import NgramModel
 from milestones.reference_corpus import ReferenceCorpus, load_reference
 from milestones.submission import shown
 from milestones.text_judge import TEXT_CHECKS, TextFigures, TextJudge
 
-BASELINE_ORDER = 4  # of the n-gram model that a corpus without numbers of its own is measured by
+LONGEST_BEFORE = 4000  # characters
 
 
 def grade(context: Context) -> list[CheckResult]:
@@ -108,7 +107,7 @@ def open_model(folder: Path, checkpoint: Path, settings: Mapping[str, Any]) -> L
 def draw_passages(context: Context, corpus: ReferenceCorpus, tokens: int) -> list[tuple[str, str]]:
     """Unseen passages, each with enough text before it to fill a context of `tokens`."""
     settings = context.month.settings
-    before = min(4 * tokens, settings["passage_characters"])  # 4: characters of a long token
+    before = min(4 * tokens, LONGEST_BEFORE)  # 4: characters of a long token
     count, size = settings["held_out_passages"], settings["passage_characters"]
     return corpus.unseen_passages(context.random("passages"), count, size, before)
 
@@ -124,12 +123,12 @@ def draw(context: Context, model: LearnerModel) -> Samples:
 def bits_result(
     context: Context, corpus: ReferenceCorpus, bits: float, passages: list[tuple[str, str]]
 ) -> CheckResult:
-    """Bits per character; for a corpus without numbers in criteria.toml, as a share of an n-gram model's."""
+    """Bits per character, or where the threshold says so as a share of what an n-gram model needs."""
     check = context.month.check("bits_per_character")
-    if corpus.variant in check.thresholds and not corpus.variant.startswith("other"):
+    if check.threshold(corpus.variant).unit is None:
         return context.result(check.id, bits, variant=corpus.variant)
-    baseline = NgramModel(corpus.train, BASELINE_ORDER).bits_per_character(passages)
-    message = f"{bits:.3f} bits/char; {BASELINE_ORDER}-gram model {baseline:.3f}"
+    baseline = corpus.baseline.bits_per_character(passages)
+    message = f"{bits:.3f} bits/char; {corpus.baseline.n}-gram model {baseline:.3f}"
     return context.result(check.id, bits / baseline, message, variant=corpus.variant)
 
 

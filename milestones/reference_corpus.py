@@ -10,10 +10,12 @@ from typing import Any
 
 import data
 from milestones.learner_model import LearnerFault
+from milestones.ngram_model import NgramModel
 from milestones.text_coherence import Units, units_of, vocabulary_of
 from milestones.verbatim_copy import VerbatimIndex
 
 TRAINING_SHARE = 0.9  # the labs train on the first nine tenths
+BASELINE_ORDER = 4
 FOREIGN_RUN = 60  # a passage that shares a run this long with the training text is from one of its plays
 
 
@@ -23,7 +25,7 @@ class ReferenceCorpus:
 
     Args:
         name: what the learner trained on: a catalog name or a file's name.
-        variant: which thresholds and settings hold: the name if criteria.toml has it, else other or
+        variant: which thresholds hold: the name if criteria.toml has it, else other or
             other-chinese.
         train: the part trained on.
         unseen: text to draw unseen passages from.
@@ -37,6 +39,11 @@ class ReferenceCorpus:
     unseen: str
     apart: bool
     settings: Mapping[str, Any]
+
+    @property
+    def has_own_numbers(self) -> bool:
+        """Whether criteria.toml has numbers for this corpus; else copies are counted against its own."""
+        return not self.variant.startswith("other")
 
     @cached_property
     def units(self) -> Units:
@@ -52,6 +59,11 @@ class ReferenceCorpus:
     def everything(self) -> VerbatimIndex:
         """To find copies, from the training text or from anywhere else in the corpus."""
         return VerbatimIndex(f"{self.train}\0{self.unseen}")
+
+    @cached_property
+    def baseline(self) -> NgramModel:
+        """What counting characters of the training text achieves: "a 4-gram model's bits"."""
+        return NgramModel(self.train, BASELINE_ORDER)
 
     @cached_property
     def trained_on(self) -> VerbatimIndex:

@@ -21,8 +21,8 @@ def measured(month: Report) -> bool:
 
 
 def points(entry: Report) -> str:
-    """`40/100`; a condition has none."""
-    return f"{entry['points']}/{entry['max_points']}" if entry["max_points"] else "condition"
+    """`40/100`; a condition has none to give."""
+    return f"{entry['points']}/{entry['max_points']}" if entry["max_points"] else "-"
 
 
 def status_text(month: Report) -> str:
@@ -48,19 +48,17 @@ def next_command(report: Report) -> str:
 def print_table(report: Report, console: Console) -> None:
     """Months, their checks with figures, and the next command."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("month", "", "figure", "wanted"):
+    for name in ("month", "figure", "wanted"):
         table.add_column(name, overflow="fold")
     table.add_column("points", justify="right", no_wrap=True)
     for month in report["months"]:
-        style = STYLES[month["status"]]
-        status = f"[{style}]{escape(status_text(month))}[/{style}]"
+        status = f"[{STYLES[month['status']]}]{escape(status_text(month))}[/]"
         name = f"[bold]{month['month']}  {escape(month['title']['en'])}[/bold]"
-        table.add_row(name, status, "", "", f"[bold]{points(month)}[/bold]")
+        table.add_row(name, status, "", f"[bold]{points(month)}[/bold]")
         for check in month["checks"] if measured(month) else ():
-            mark = MARKS[check["status"]]
-            style = "green" if check["status"] == PASSED else "red" if check["status"] == FAILED else "dim"
+            mark = f"[{STYLES.get(check['status'], 'dim')}]{MARKS[check['status']]:2}[/]"
             figures = (escape(check["figure"]), escape(check["wanted"]), points(check))
-            table.add_row(f"   {escape(check['title']['en'])}", f"[{style}]{mark}[/{style}]", *figures)
+            table.add_row(f"   {mark} {escape(check['title']['en'])}", *figures)
     console.print(table)
     for month in report["months"]:
         if month["message"] and month["status"] != NOT_STARTED:

@@ -21,6 +21,7 @@ class TextFigures:
     """The figures by the ids of criteria.toml; `likelihood` is None when no independent model was asked."""
 
     distinct: float
+    longest_copy: float
     copy: Copy
     copied_share: float
     real_words: float
@@ -29,7 +30,7 @@ class TextFigures:
 
     def value(self, id: str) -> float | None:
         """A figure by its id."""
-        return float(self.copy.length) if id == "longest_copy" else getattr(self, id)
+        return getattr(self, id)
 
 
 TEXT_CHECKS = ("distinct", "longest_copy", "copied_share", "real_words", "likelihood")
@@ -51,6 +52,8 @@ class TextJudge:
         self.ngram, self.run = settings["ngram"], settings["copied_run"]
         self.real = [text for _, text in corpus.unseen_passages(rng, count, characters)]
         self.real_distinct = distinct_share(self.real, corpus.units, self.ngram)
+        self.real_copy = max(1, corpus.trained_on.longest(self.real).length)
+        self.real_copied_share = corpus.trained_on.copied_share(self.real, self.run)
         if self.real_distinct < REPETITIVE:
             raise LearnerFault(f"{corpus.name} repeats itself too much to judge a model by")
         self._read = settings["judge_texts"], settings["judge_characters"]
@@ -70,6 +73,7 @@ class TextJudge:
         """All figures of some texts; copies are looked for in the whole corpus if not told where."""
         corpus = self.corpus
         copied_from = copied_from or corpus.everything
+        copy = copied_from.longest(texts)
         likelihood = bits = None
         if self.model:
             own = self._bits(texts)
@@ -77,8 +81,9 @@ class TextJudge:
             likelihood = on_scale(*bits)
         return TextFigures(
             distinct=distinct_share(texts, corpus.units, self.ngram) / self.real_distinct,
-            copy=copied_from.longest(texts),
-            copied_share=copied_from.copied_share(texts, self.run),
+            longest_copy=copy.length if corpus.has_own_numbers else copy.length / self.real_copy,
+            copy=copy,
+            copied_share=max(0.0, copied_from.copied_share(texts, self.run) - self.real_copied_share),
             real_words=known_share(texts, corpus.vocabulary, corpus.units, corpus.settings["word_length"]),
             likelihood=likelihood,
             bits=bits,

@@ -14,7 +14,7 @@ def test_shipped_criteria_cover_five_months() -> None:
     criteria = load_criteria()
     assert criteria.numbers == (1, 2, 3, 4, 5)
     assert {month.start for month in criteria.months} == {"make stage1", "make stage2", "make stage3"}
-    assert criteria.month(2).check("mrr_at_10").threshold().text == "above 0.7"
+    assert criteria.month(2).check("mrr_at_10").threshold().text == "> 0.7"
     assert all(callable(grader_of(number)) for number in criteria.numbers)
     assert set(MODULES) <= set(criteria.numbers)
 
@@ -32,7 +32,7 @@ def test_no_threshold_is_provisional_in_month_1() -> None:
         ("points = 40", "points = 41", "add up to 101"),
         ('needs = ["genuine"]', 'needs = ["genuin"]', "needs genuin"),
         ('needs = ["genuine"]', 'needs = ["likelihood"]', "not listed before it"),
-        ("at_least = 1.3", "at_least = 13", "at_least is above at_most"),
+        ("at_least = 1.3\n", "at_least = 13\n", "at_least is above at_most"),
         ("above = 0.7", 'above = "0.7"', "not a number"),
         ('at_least = 5, why = "the user\'s number"', 'at_least = 5, why = " "', "`why` is empty"),
         ("above = 0.7, ", "", "without a bound"),
@@ -55,7 +55,7 @@ def test_inconsistent_criteria_are_refused(tmp_path: Path, old: str, new: str, m
 
 
 def test_bounds_are_met_exactly_where_they_say_so() -> None:
-    """Catches: MRR@10 of exactly 0.7 taken for more than 0.7; a figure that is missing or NaN taken for a pass."""
+    """Catches: an MRR@10 of exactly 0.7 taken for more; a figure that is missing or NaN taken for a pass."""
     assert not Threshold("", above=0.7).holds(0.7)
     assert Threshold("", at_least=0.7).holds(0.7)
     assert Threshold("", at_most=0.7).holds(0.7)

@@ -13,12 +13,12 @@ from milestones.submission import NotStarted
 
 MONTH = load_criteria().month(1)
 GOOD = {
-    "genuine": 1, "runs": 1, "bits_per_character": 2.0, "distinct": 1.0, "longest_copy": 20, "copied_share": 0.0,
-    "real_words": 0.99, "likelihood": 0.1,
+    "genuine": 1, "runs": 1, "bits_per_character": 2.0, "distinct": 1.0, "longest_copy": 20,
+    "copied_share": 0.0, "real_words": 0.99, "likelihood": 0.1,
 }  # fmt: skip
 BAD = {
-    "genuine": 0, "runs": 0, "bits_per_character": 6.0, "distinct": 0.1, "longest_copy": 500, "copied_share": 1.0,
-    "real_words": 0.1, "likelihood": 3.0,
+    "genuine": 0, "runs": 0, "bits_per_character": 6.0, "distinct": 0.1, "longest_copy": 500,
+    "copied_share": 1.0, "real_words": 0.1, "likelihood": 3.0,
 }  # fmt: skip
 UNTRAINED = {"bits_per_character", "real_words", "likelihood"}
 
@@ -53,7 +53,7 @@ def grader(*bad: str, only: set[str] | None = None) -> Callable:
     ],
 )
 def test_points_and_status(bad: tuple[str, ...], status: str, points: int) -> None:
-    """Catches: points for conditions alone, or for samples that were copied; `partial` for an untrained model."""
+    """Catches: points for conditions alone or for copied samples; `partial` for an untrained model."""
     result = grade_month(grader(*bad), context())
     assert (result.status, result.points, result.max_points) == (status, points, 100)
     assert (result.next == "") == (status == PASSED)
@@ -115,7 +115,7 @@ def test_months_do_not_touch_each_other(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_required_months_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches: a month that is not required yet and turns the whole grading red, or a required one left ungraded."""
+    """Catches: red for a month that nobody required, or a required one that is not graded."""
     monkeypatch.setattr(
         "milestones.registry.grader_of", lambda n: grader() if n == 1 else registry.no_grader_yet
     )
@@ -153,7 +153,7 @@ def test_run_that_did_not_finish_is_failed_not_absent(
 
 
 def test_random_numbers_depend_on_seed_and_purpose_only() -> None:
-    """Catches: samples that change because more passages were drawn before them; the same passages for every seed."""
+    """Catches: samples that depend on what was drawn before them; the same passages for every seed."""
     first = context().random("samples").random()
     context().random("passages").random()
     assert context().random("samples").random() == first

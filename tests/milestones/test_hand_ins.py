@@ -1,4 +1,4 @@
-"""Month 1 on hand-ins that are honest, broken or dishonest, through the same path as a learner's checkpoint."""
+"""Month 1 on hand-ins that are honest, broken or dishonest, by the path that a learner's takes."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ def run_of(folder: Path) -> Path:
 
 
 def fails(result: MonthResult, id: str, words: str) -> None:
-    """The check failed with these words in its line; what follows was not measured; the grader itself is fine."""
+    """The check failed with these words in its line, and what follows was not measured."""
     by_id = {check.check.id: check for check in result.checks}
     assert result.status == FAILED, result.message
     assert by_id[id].status == FAILED
@@ -59,7 +59,7 @@ def fails(result: MonthResult, id: str, words: str) -> None:
     ],
 )
 def test_misbehaving_model_fails_to_run(hand_in: HandIn, month: Month, behaviour: str, words: str) -> None:
-    """Catches: a leak of the next character taken for skill; a crash in the hand-in that becomes the grader's."""
+    """Catches: a leak of the next character taken for skill; a hand-in's crash that becomes the grader's."""
     fails(graded(month, hand_in(behaviour)), "runs", words)
 
 
@@ -109,7 +109,7 @@ def test_truncated_checkpoint_fails_in_one_line(hand_in: HandIn, month: Month) -
     report = json.loads(path.read_text())
     report["artefacts"][0]["sha256"] = sha256_file(checkpoint)
     path.write_text(json.dumps(report))
-    fails(graded(month, folder), "runs", "failed finding central directory")
+    fails(graded(month, folder), "runs", "truncated")
 
 
 def test_missing_package_fails_in_one_line(hand_in: HandIn, month: Month) -> None:
@@ -162,7 +162,7 @@ def test_own_text_is_found_and_its_size_checked(hand_in: HandIn, month: Month) -
 def test_honest_model_is_measured_right(
     hand_in: HandIn, month: Month, trigrams: tuple[str, torch.Tensor], tiny: str
 ) -> None:
-    """Catches: a wrong shift between logits and targets, tokens scored twice or never, nats taken for bits."""
+    """Catches: a shift between logits and targets, tokens scored twice or never, nats taken for bits."""
     folder = hand_in("prints")
     with LearnerModel(folder, run_of(folder) / "checkpoint.pt") as model:
         corpus = load_reference(model.data, month.settings)
@@ -203,7 +203,7 @@ def test_samples_follow_the_plain_forward_pass(
 def test_untrained_model_of_the_lab_fails(
     tmp_path: Path, month: Month, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches: points for a model that has learnt nothing; also the grader and the lab's package drifting apart."""
+    """Catches: points for a model that has learnt nothing; grader and lab drifting apart."""
     from stage1_foundations.gpt.checkpoint import model_state, save_checkpoint
     from stage1_foundations.gpt.model import GPT
     from stage1_foundations.gpt.model_config import model_config

@@ -54,7 +54,7 @@ def test_json_holds_everything_and_is_json(grading: Grading, tmp_path: Path) -> 
         "passed",
         0,
     )
-    assert words["wanted"].startswith("at least") and words["why"]
+    assert words["wanted"].startswith(">= ") and words["why"]
     assert report["months"][2]["next"] == "python -m data fetch smollm2-135m-instruct"
     assert len(report["grader"]["criteria_sha256"]) == 64
 
@@ -64,7 +64,7 @@ def test_junit_counts_failures_errors_and_skips(grading: Grading, tmp_path: Path
     write_reports(grading, tmp_path)
     root = ElementTree.parse(tmp_path / "junit.xml").getroot()
     suites = {suite.get("name")[:7]: suite for suite in root}
-    assert suites["month 1"].get("failures") == "6" and suites["month 1"].get("tests") == "8"
+    assert suites["month 1"].get("failures") == "5" and suites["month 1"].get("tests") == "8"
     assert suites["month 2"].get("skipped") == "2" and suites["month 2"].get("failures") == "0"
     assert suites["month 3"].get("errors") == "3"
     assert "make stage2" in suites["month 2"].find("./testcase/skipped").get("message")

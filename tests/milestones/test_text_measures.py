@@ -51,7 +51,7 @@ def test_chinese_is_counted_in_characters() -> None:
 
 
 def test_known_and_distinct_shares_by_hand() -> None:
-    """Catches: short words counted, case taken for novelty, n-grams across two texts, no words taken for a pass."""
+    """Catches: short words counted, case taken for novelty, n-grams across texts, no words that pass."""
     vocabulary = vocabulary_of(["Speak, citizens! we know't"], WORDS, 4)
     assert vocabulary == {"speak", "citizens", "know't"}
     assert known_share(["SPEAK we know't", "frowlds"], vocabulary, WORDS, 4) == pytest.approx(2 / 3)
