@@ -152,7 +152,7 @@ class LearnerModel:
         if not isinstance(answer, dict):
             raise LearnerFault("the model's process wrote something else than an answer")
         if "error" in answer:
-            raise LearnerFault(str(answer["error"])[:300])
+            raise LearnerFault(plain(str(answer["error"])))
         return answer
 
     def _receive(self) -> bytes:
@@ -173,7 +173,7 @@ class LearnerModel:
             code = None
         self._log.seek(0)
         lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
-        said = f": {lines[-1].strip()[:200]}" if lines else ""
+        said = f": {plain(lines[-1].strip())}" if lines else ""
         return f"the model's process ended by itself (exit code {code}){said}"
 
 
@@ -188,6 +188,11 @@ def reduced_environment(folder: Path, threads: int) -> Mapping[str, str]:
         "PYTHONUTF8": "1",
         "OMP_NUM_THREADS": str(count),
     }
+
+
+def plain(text: str) -> str:
+    """What a hand-in wrote, in one line that cannot move the cursor or fill the screen."""
+    return "".join(character if character.isprintable() else " " for character in text)[:300]
 
 
 def _whole(facts: Mapping[str, Any], name: str, least: int = 1) -> int:

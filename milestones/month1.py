@@ -6,6 +6,7 @@ bits_per_character  on passages that it never saw, drawn with a fresh seed
 the others          of samples that the grader draws from the model's logits: text_judge.py
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ def grade(context: Context) -> list[CheckResult]:
     try:
         results += model_results(context, checkpoint, str(report["config"].get("data", "")))
     except LearnerFault as fault:
-        return results + stopped(context, "runs", str(fault))
+        reason = str(fault).replace(f"{context.submission}{os.sep}", "")  # no name of a machine's folders
+        return results + stopped(context, "runs", reason, advice=context.month.start)
     return results
 
 

@@ -73,18 +73,19 @@ class ReferenceCorpus:
     def unseen_passages(
         self, rng: random.Random, count: int, characters: int, before: int = 0
     ) -> list[tuple[str, str]]:
-        """Passages of unseen text that begin at a line, each with the `before` characters that precede it."""
+        """Unseen passages from the start of a line, each in two parts: `before` characters, and the rest."""
         size = before + characters
         found: list[tuple[str, str]] = []
         for _ in range(100 * count):
             if len(found) == count:
                 break
-            at = self.unseen.find("\n", rng.randrange(len(self.unseen) - size)) + 1
+            start = rng.randrange(len(self.unseen) - size)
+            at = self.unseen.find("\n", start) + 1 or start  # a text may be one long line
             passage = self.unseen[at : at + size]
             if len(passage) == size and not (self.apart and self._seen(passage)):
                 found.append((passage[:before], passage[before:]))
         if len(found) < count:
-            raise LearnerFault(f"{self.name}: no unseen text could be drawn; is it one long line?")
+            raise LearnerFault(f"{self.name}: no unseen text could be drawn")
         return found
 
     def _seen(self, passage: str) -> bool:

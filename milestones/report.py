@@ -40,7 +40,8 @@ def write_reports(grading: Grading, folder: Path, *, without: str = "", problem:
         without: if given, months that were not graded yet stay so, with this reason.
         problem: what went wrong with the grading as a whole, such as that no test was collected.
     """
-    report = as_json(grading, grading.results(without), problem, previous_marks(folder))
+    results = grading.results(without)
+    report = as_json(grading, results, problem, previous_marks(folder, submission_name(grading)))
     write_json(folder / "milestones.json", report)
     write_text(folder / "junit.xml", junit(report))
     text = markdown(report)
@@ -69,7 +70,7 @@ def as_json(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python -m milestones" if "-m" in sys.orig_argv else "pytest", *sys.argv[1:]]),
         "machine": machine(),
-        "submission": grading.submission.name if grading.submission else None,
+        "submission": submission_name(grading),
         "seed": grading.seed,
         "seconds": round(sum(result.seconds for result in results), 1),
         "required": list(grading.required),
@@ -115,10 +116,16 @@ def check_json(result: CheckResult) -> dict[str, Any]:
     }
 
 
-def previous_marks(folder: Path) -> dict[int, dict[str, Any]]:
-    """Status and points of each month in the report that lies in the folder."""
+def submission_name(grading: Grading) -> str | None:
+    """The hand-in's folder, without where it lies; None for this checkout."""
+    return grading.submission.name if grading.submission else None
+
+
+def previous_marks(folder: Path, submission: str | None) -> dict[int, dict[str, Any]]:
+    """Status and points of each month in the report that lies in the folder, if it is of the same hand-in."""
     try:
-        months = json.loads((folder / "milestones.json").read_text(encoding="utf-8"))["months"]
+        report = json.loads((folder / "milestones.json").read_text(encoding="utf-8"))
+        months = report["months"] if report["submission"] == submission else []
         return {m["month"]: {"status": m["status"], "points": m["points"]} for m in months}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

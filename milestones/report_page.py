@@ -84,9 +84,9 @@ def month_section(month: Report) -> str:
 
 def check_row(check: Report) -> str:
     """A check with its figure, its threshold and how that was chosen."""
-    remark = "; ".join(filter(None, (check["message"], check["why"])))
+    remarks = "<br>".join(escape(text) for text in (check["message"], check["why"]) if text)
     return (
-        f"<tr><td>{escape(check['title']['en'])}<br><span class='why'>{escape(remark)}</span></td>"
+        f"<tr><td>{escape(check['title']['en'])}<br><span class='why'>{remarks}</span></td>"
         f"<td>{status_mark(check['status'], check['status'])}</td><td>{escape(check['figure'])}</td>"
         f"<td>{escape(check['wanted'])}</td><td class='number'>{points(check)}</td></tr>"
     )

@@ -35,7 +35,7 @@ def verdict(report: Report) -> str:
     """The last line: what was required, and whether it is there."""
     passed = sum(month["status"] == PASSED for month in report["months"])
     required = ", ".join(map(str, report["required"]))
-    line = f"{passed} of {len(report['months'])} months passed; required: {required}: "
+    line = f"{passed} of {len(report['months'])} months passed; required ({required}): "
     line += "ok" if report["ok"] else "not ok"
     return f"{report['problem']}; {line}" if report["problem"] else line
 
@@ -52,7 +52,7 @@ def print_table(report: Report, console: Console) -> None:
         table.add_column(name, overflow="fold")
     table.add_column("points", justify="right", no_wrap=True)
     for month in report["months"]:
-        status = f"[{STYLES[month['status']]}]{escape(status_text(month))}[/]"
+        status = f"[{STYLES[month['status']]}]{month['status']}[/]"
         name = f"[bold]{month['month']}  {escape(month['title']['en'])}[/bold]"
         table.add_row(name, status, "", f"[bold]{points(month)}[/bold]")
         for check in month["checks"] if measured(month) else ():
@@ -61,6 +61,8 @@ def print_table(report: Report, console: Console) -> None:
             table.add_row(f"   {mark} {escape(check['title']['en'])}", *figures)
     console.print(table)
     for month in report["months"]:
+        if month["before"]:
+            console.print(f"month {month['month']}: {status_text(month)}", markup=False, soft_wrap=True)
         if month["message"] and month["status"] != NOT_STARTED:
             console.print(f"month {month['month']}: {month['message']}", markup=False, soft_wrap=True)
     console.print(f"\nseed {report['seed']}; {verdict(report)}", markup=False, soft_wrap=True)

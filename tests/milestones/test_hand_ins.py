@@ -180,6 +180,23 @@ def test_honest_model_is_measured_right(
     assert all(len(passage) == 300 and passage not in tiny for _, passage in passages)
 
 
+def test_own_text_is_measured_against_its_own_last_tenth(hand_in: HandIn, month: Month, tiny: str) -> None:
+    """Catches: a text of one's own judged by Shakespeare's numbers, or on the part that was trained on."""
+    text = tiny[:250_000].replace("\n", " ")
+    folder = hand_in(data_name="poems.txt", source="texts/poems.txt", text=text)
+    (folder / "poems.txt").write_text(text)
+    context = Context(month, folder, folder / "runs", seed=3)
+    with LearnerModel(folder, run_of(folder) / "checkpoint.pt") as model:
+        corpus = load_reference(model.data, month.settings, "texts/poems.txt", folder)
+        passages = month1.draw_passages(context, corpus, model.context)
+        bits, _ = held_out_bits(model, passages, context.random("p"), prefixes=4, tolerance=0.001)
+    assert corpus.variant == "other" and not corpus.has_own_numbers
+    assert all(before + passage in text[225_000:] for before, passage in passages)
+    result = month1.bits_result(context, corpus, bits, passages)
+    assert result.unit == "of a 4-gram model" and "bits/char; 4-gram model" in result.message
+    assert 1.0 < result.value < 1.6  # the table counts three characters, and saw line breaks for spaces
+
+
 @pytest.mark.parametrize(("behaviour", "kept"), [("good cache", True), ("forgetful cache", False)])
 def test_samples_follow_the_plain_forward_pass(
     hand_in: HandIn, trigrams: tuple[str, torch.Tensor], behaviour: str, kept: bool

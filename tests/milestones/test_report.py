@@ -109,7 +109,6 @@ def test_table_shows_figures_and_the_next_command(grading: Grading, tmp_path: Pa
         "5  LLMOps",
         "not started",
         "0.99",
-        "at least",
         "seed 7",
         "month 3: no network",
     ):
