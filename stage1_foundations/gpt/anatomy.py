@@ -40,7 +40,8 @@ def run_anatomy(config: AnatomyConfig, preset: str) -> None:
     """Draw the figures into a run folder."""
     path = config.checkpoint or latest_checkpoint()
     model, tokenizer = load_model(path)
-    corpus = load_corpus(config.data or read_checkpoint(path)["data"]["name"])
+    saved = read_checkpoint(path)
+    corpus = load_corpus(config.data or saved.get("config", {}).get("data") or saved["data"]["name"])
     text = config.text or corpus.validation.lstrip()
     ids = tokenizer.encode(text)[: min(config.length, model.config.context)]
     if len(ids) < 2:
@@ -82,7 +83,7 @@ def draw_attention(model: GPT, tokens: Tensor, labels: list[str], path: Path) ->
     for layer in range(layers):
         for head in range(heads):
             axis = axes[layer, head]
-            axis.imshow(weights[layer, head], cmap="viridis", vmin=0, vmax=1)
+            axis.imshow(weights[layer, head].numpy(), cmap="viridis", vmin=0, vmax=1)
             axis.grid(False)
             axis.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=8)
             axis.set_xticks(range(0, len(labels), step), labels[::step], fontsize=5)
@@ -103,26 +104,26 @@ def head_summary(weights: Tensor) -> tuple[Tensor, Tensor]:
 def draw_positions(model: GPT, path: Path) -> Path:
     """The four encodings; the model's own learned vectors where it has them."""
     fig, axes = new_figure(1, 4, width=13, height=3.2)
-    axes[0].imshow(position_encoding.sinusoidal_table(64, 64).T, aspect="auto", cmap="RdBu")
+    axes[0].imshow(position_encoding.sinusoidal_table(64, 64).T.numpy(), aspect="auto", cmap="RdBu")
     axes[0].set(title="sinusoidal: added to the token", xlabel="position", ylabel="feature")
     cos, sin = position_encoding.rope_table(128, 64)
     query = torch.ones(1, 1, 1, 64)
     turned = position_encoding.apply_rope(query.expand(1, 1, 128, 64), cos, sin)[0, 0]
-    axes[1].plot((turned @ turned[0]) / 64)
+    axes[1].plot((turned @ turned[0] / 64).numpy())
     axes[1].set(title="RoPE: equal q and k, turned", xlabel="distance", ylabel="score / score at 0")
     slopes = position_encoding.alibi_slopes(4)
     bias = position_encoding.alibi_bias(1, 128, slopes)[:, 0].flip(-1)
     for head in range(4):
-        axes[2].plot(bias[head], label=f"head {head + 1}")
+        axes[2].plot(bias[head].numpy(), label=f"head {head + 1}")
     axes[2].set(title="ALiBi: added to the score", xlabel="distance", ylabel="bias")
     axes[2].legend()
     if model.config.position == "learned":
         vectors = F.normalize(model.position_embedding.weight, dim=-1)
-        axes[3].imshow(vectors @ vectors.T, cmap="RdBu", vmin=-1, vmax=1)
+        axes[3].imshow((vectors @ vectors.T).numpy(), cmap="RdBu", vmin=-1, vmax=1)
         axes[3].set(title="learned here: cosine of two positions", xlabel="position", ylabel="position")
     else:
         turned_by_feature = cos[:, ::4]
-        axes[3].imshow(turned_by_feature.T, aspect="auto", cmap="RdBu")
+        axes[3].imshow(turned_by_feature.T.numpy(), aspect="auto", cmap="RdBu")
         axes[3].set(title="RoPE: cosine of the angles", xlabel="position", ylabel="pair of features")
     for axis in (axes[0], axes[3]):
         axis.grid(False)
