@@ -1,5 +1,7 @@
 """`pytest milestones/`: one test a check, red for a month not passed, a report in all cases."""
 
+import shlex
+
 import pytest
 from rich.console import Console
 
@@ -76,7 +78,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         return
     grading = config.stash[GRADING]
     problem = "" if session.items else "no test was collected"
-    config.stash[REPORT] = write_reports(grading, report_folder(), without="not graded", problem=problem)
+    typed = shlex.join(["pytest", *map(str, config.invocation_params.args)])
+    config.stash[REPORT] = write_reports(
+        grading, report_folder(), command=typed, without="not graded", problem=problem
+    )
     if session.exitstatus == pytest.ExitCode.OK and (problem or not config.stash[REPORT]["ok"]):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -7,7 +7,9 @@ the others          of samples that the grader draws from the model's logits: te
 """
 
 import os
+import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,14 @@ import numpy as np
 from labkit.errors import LabError
 from labkit.files import sha256_file
 from milestones.drawn_samples import Samples, draw_samples
-from milestones.grade import CheckResult, Context, not_measured
+from milestones.grade import FAILED, CheckResult, Context, not_measured
 from milestones.held_out_bits import held_out_bits
 from milestones.learner_model import LearnerFault, LearnerModel
 from milestones.reference_corpus import ReferenceCorpus, load_reference
 from milestones.submission import shown
 from milestones.text_judge import TEXT_CHECKS, TextFigures, TextJudge
 
+DEFAULT_DATA = "tiny-shakespeare"  # of the lab's train command
 LONGEST_BEFORE = 4000  # characters
 
 
@@ -93,11 +96,13 @@ def model_results(context: Context, checkpoint: Path, source: str) -> list[Check
         "samples": samples.texts,
     }
     context.say("reading the samples")
-    return [
+    results = [
         context.result("runs", 1.0, f"{parameters:,} parameters, trained on {corpus.name}"),
         bits_result(context, corpus, bits, passages),
         *text_results(context, corpus, samples.texts),
     ]
+    again = context.month.improve + (f" --data {shlex.quote(source)}" if source != DEFAULT_DATA else "")
+    return [replace(result, advice=again) if result.status == FAILED else result for result in results]
 
 
 def open_model(folder: Path, checkpoint: Path, settings: Mapping[str, Any]) -> LearnerModel:

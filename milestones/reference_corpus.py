@@ -15,7 +15,6 @@ from milestones.text_coherence import Units, units_of, vocabulary_of
 from milestones.verbatim_copy import VerbatimIndex
 
 TRAINING_SHARE = 0.9  # the labs train on the first nine tenths
-BASELINE_ORDER = 4
 FOREIGN_RUN = 60  # a passage that shares a run this long with the training text is from one of its plays
 
 
@@ -62,8 +61,8 @@ class ReferenceCorpus:
 
     @cached_property
     def baseline(self) -> NgramModel:
-        """What counting characters of the training text achieves: "a 4-gram model's bits"."""
-        return NgramModel(self.train, BASELINE_ORDER)
+        """What counting characters of the training text achieves."""
+        return NgramModel(self.train, self.settings["baseline"])
 
     @cached_property
     def trained_on(self) -> VerbatimIndex:

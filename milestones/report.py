@@ -9,8 +9,6 @@ runs/milestones/    milestones.json   everything: figures, thresholds, seed, sam
 
 import json
 import os
-import shlex
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,15 +31,18 @@ def report_folder(out: Path | None = None) -> Path:
     return out or runs_root() / "milestones"
 
 
-def write_reports(grading: Grading, folder: Path, *, without: str = "", problem: str = "") -> dict[str, Any]:
+def write_reports(
+    grading: Grading, folder: Path, *, command: str = "", without: str = "", problem: str = ""
+) -> dict[str, Any]:
     """Write all formats and return the report.
 
     Args:
+        command: what the user typed.
         without: if given, months that were not graded yet stay so, with this reason.
         problem: what went wrong with the grading as a whole, such as that no test was collected.
     """
     results = grading.results(without)
-    report = as_json(grading, results, problem, previous_marks(folder, submission_name(grading)))
+    report = as_json(grading, results, command, problem, previous_marks(folder, submission_name(grading)))
     write_json(folder / "milestones.json", report)
     write_text(folder / "junit.xml", junit(report))
     text = markdown(report)
@@ -56,7 +57,11 @@ def write_reports(grading: Grading, folder: Path, *, without: str = "", problem:
 
 
 def as_json(
-    grading: Grading, results: list[MonthResult], problem: str, before: Mapping[int, dict[str, Any]]
+    grading: Grading,
+    results: list[MonthResult],
+    command: str,
+    problem: str,
+    before: Mapping[int, dict[str, Any]],
 ) -> dict[str, Any]:
     """The report as plain data; every other format is made from it."""
     statuses = {result.month.number: result.status for result in results}
@@ -68,7 +73,7 @@ def as_json(
             "git": git_state(),
         },
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python -m milestones" if "-m" in sys.orig_argv else "pytest", *sys.argv[1:]]),
+        "command": command,
         "machine": machine(),
         "submission": submission_name(grading),
         "seed": grading.seed,

@@ -167,15 +167,15 @@ def record(run: Run, results: list[Result]) -> None:
     run.artefact("ablation.md", kind="table")
     run.figure(draw(results, run.dir / "ablation.png"), "validation loss against step, one part exchanged at a time")
     worst = max(results, key=lambda r: difference(r, results))
-    for result in results[1:]:
-        if result.name not in {r.name for r in results if r.group == result.group and r is not result}:
+    for result in results:
+        if GROUPS[result.group][result.name]:  # not the base itself
             key = f"{result.group}_{result.name}".replace(" ", "_").replace("-", "_").replace(".", "_")
-            run.metric(key, difference(result, results), "nats/char", meaning="loss minus the base's")
+            run.metric(key, difference(result, results), "nats", meaning="to base")
     run.learnt(
         f"Of the parts exchanged, {worst.group} = {worst.name} costs most: {difference(worst, results):+.2f} nats per "
         f"character after {worst.curves[0][-1][0]} steps."
     )
-    run.next("python -m stage1_foundations.gpt anatomy")
+    run.next("python -m stage1_foundations.gpt sample")
 
 
 def draw(results: list[Result], path: Path) -> Path:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +20,7 @@ from milestones import month1
 from milestones.criteria import Month
 from milestones.drawn_samples import draw_samples
 from milestones.grade import FAILED, NOT_MEASURED, NOT_STARTED, PASSED, Context, MonthResult, grade_month
-from milestones.held_out_bits import held_out_bits
+from milestones.held_out_bits import UNKNOWN_BITS, held_out_bits
 from milestones.learner_model import LearnerModel
 from milestones.reference_corpus import load_reference
 
@@ -193,8 +194,19 @@ def test_own_text_is_measured_against_its_own_last_tenth(hand_in: HandIn, month:
     assert corpus.variant == "other" and not corpus.has_own_numbers
     assert all(before + passage in text[225_000:] for before, passage in passages)
     result = month1.bits_result(context, corpus, bits, passages)
-    assert result.unit == "of a 4-gram model" and "bits/char; 4-gram model" in result.message
+    assert result.unit == "of 5-gram" and "bits/char; 5-gram model" in result.message
     assert 1.0 < result.value < 1.6  # the table counts three characters, and saw line breaks for spaces
+
+
+def test_characters_that_the_tokenizer_lacks_are_not_free(hand_in: HandIn, tiny: str) -> None:
+    """Catches: a vocabulary without the difficult characters that makes the text look easy."""
+    folder = hand_in()
+    with LearnerModel(folder, run_of(folder) / "checkpoint.pt") as model:
+        plain, none = held_out_bits(model, [(tiny[:100], tiny[100:200])], random.Random(1), 4, 0.001)
+        accents = [(tiny[:100], tiny[100:150] + "éé" + tiny[150:200])]
+        dearer, two = held_out_bits(model, accents, random.Random(1), 4, 0.001)
+    assert (none, two) == (0, 2)
+    assert dearer * 102 == pytest.approx(plain * 100 + 2 * UNKNOWN_BITS)
 
 
 @pytest.mark.parametrize(("behaviour", "kept"), [("good cache", True), ("forgetful cache", False)])
@@ -205,9 +217,11 @@ def test_samples_follow_the_plain_forward_pass(
     folder = hand_in(behaviour)
     with LearnerModel(folder, run_of(folder) / "checkpoint.pt") as model:
         samples = draw_samples(model, 8, 150, 0.8, np.random.default_rng(1), tolerance=0.02)
+        again = draw_samples(model, 8, 150, 0.8, np.random.default_rng(1), tolerance=0.02)
     assert samples.cached is kept
     assert [len(text) for text in samples.texts] == [150] * 8
     assert len(set(samples.texts)) == 8
+    assert kept is False or again.texts == samples.texts  # --seed draws the same samples again
     characters, table = trigrams
     follows = [
         float(table[characters.index(a), characters.index(b), characters.index(c)])
