@@ -124,7 +124,7 @@ def draw_positions(model: GPT, path: Path) -> Path:
     else:
         turned_by_feature = cos[:, ::4]
         axes[3].imshow(turned_by_feature.T.numpy(), aspect="auto", cmap="RdBu")
-        axes[3].set(title="RoPE: cosine of the angles", xlabel="position", ylabel="pair of features")
+        axes[3].set(title="RoPE: cosine of the angles", xlabel="position", ylabel="every fourth pair of features")
     for axis in (axes[0], axes[3]):
         axis.grid(False)
     return save_figure(fig, path)
