@@ -1,9 +1,10 @@
 """Causal self-attention: every token asks the tokens before it, and takes in a weighted mean of their answers.
 
-Two forms of one formula, softmax(q k^T / sqrt(d)) v (Vaswani et al. 2017, eq. 1):
+Three forms of one formula, softmax(q k^T / sqrt(d)) v (Vaswani et al. 2017, eq. 1):
 
-    explicit_attention   builds the (T, T) table of weights; to read, to plot, to check
-    fused_attention      torch's kernel, which never holds that table; to train with
+    explicit_attention    builds the (T, T) table of weights; to read, to plot, to check
+    fused_attention       torch's kernel, which never holds that table; to train with
+    one_query_attention   for a single query, as sums that a compiler can merge; to decode with (compiled_decoder.py)
 
 tests/stage1/gpt/test_attention.py proves them equal, values and gradients.
 Read next: block.py.
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stage1_foundations.gpt.kv_cache import KVCache
+from stage1_foundations.gpt.linear import Linear
 from stage1_foundations.gpt.normalisation import rms_norm
 from stage1_foundations.gpt.position_encoding import apply_rope
 
@@ -59,6 +61,26 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
 
 
+def one_query_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """The same values for one query, in float32, without copies of the keys and values that heads share.
+
+    Args:
+        q: (B, H, 1, D).
+        k, v: (B, G, Tk, D), G divides H.
+        bias: (1 or H, 1, Tk), added to the scores; -inf where the query may not look.
+
+    Returns:
+        (B, H, 1, D), the dtype of q.
+    """
+    batch, heads, _, dim = q.shape
+    groups, length = k.shape[1], k.shape[2]
+    q_grouped = q.view(batch, groups, -1, 1, dim).float()
+    scores = (q_grouped * k[:, :, None].float()).sum(dim=-1) / math.sqrt(dim)  # (B, G, H/G, Tk)
+    scores = scores + bias.view(1, *((groups, -1) if len(bias) == heads else (1, 1)), length)
+    mixed = (scores.softmax(dim=-1)[..., None] * v[:, :, None].float()).sum(dim=-2)  # (B, G, H/G, D)
+    return mixed.view(batch, heads, 1, dim).to(q.dtype)
+
+
 class SelfAttention(nn.Module):
     """Multi-head causal self-attention with grouped keys and values.
 
@@ -72,8 +94,8 @@ class SelfAttention(nn.Module):
         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, width // heads
         self.qk_norm, self.explicit, self.keep_weights = qk_norm, explicit, False
         self.sizes = (width, kv_heads * self.head_dim, kv_heads * self.head_dim)
-        self.qkv = nn.Linear(width, sum(self.sizes), bias=bias)
-        self.out = nn.Linear(width, width, bias=bias)
+        self.qkv = Linear(width, sum(self.sizes), bias=bias)
+        self.out = Linear(width, width, bias=bias)
         self.weights: Tensor | None = None  # (B, H, Tq, Tk) of the last explicit pass, for the figures
 
     def forward(
@@ -94,6 +116,9 @@ class SelfAttention(nn.Module):
             q, k = apply_rope(q, *rope), apply_rope(k, *rope)
         if cache is not None:
             k, v = cache.append(layer, k, v)
+        if torch.compiler.is_compiling() and cache is not None and length == 1:
+            mixed = one_query_attention(q, k, v, bias)
+            return self.out(mixed.transpose(1, 2).reshape(batch, length, width))
         if self.kv_heads != self.heads:
             k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))
         if self.explicit:

@@ -10,16 +10,20 @@ Validation is outside the clock of both recipes; every cost of a step is inside.
 import json
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
+import data
 from labkit.cli import option
 from labkit.device import choose_device
 from labkit.files import write_json
 from labkit.progress import error_console, progress
 from labkit.runs import Run, start_run
 from stage1_foundations.gpt.bench_bpe import bench_bpe
+from stage1_foundations.gpt.compiled_decoder import CompiledDecoder
 from stage1_foundations.gpt.corpus import load_corpus
 from stage1_foundations.gpt.distributed import World
 from stage1_foundations.gpt.pretrained import SMOLLM2, load_pretrained
@@ -45,11 +49,15 @@ class BenchConfig:
     gpt2_steps: int = option(2000, "steps of nanoGPT's recipe")
     tokens: int = option(128, "tokens decoded")
     repeats: int = option(3, "decoding runs, the median counts")
+    compile: bool = option(True, "decode by the compiled step, too (a minute to compile)")
     vocab_size: int = option(1024, "BPE vocabulary")
     threads: int = option(0, "CPU threads; 0 leaves torch's choice")
 
 
-PRESETS = {"smoke": BenchConfig(seeds=1, gpt2_steps=20, tokens=8, repeats=1, vocab_size=300), "cpu": BenchConfig()}
+PRESETS = {
+    "smoke": BenchConfig(seeds=1, gpt2_steps=20, tokens=8, repeats=1, compile=False, vocab_size=300),
+    "cpu": BenchConfig(),
+}
 PRESETS["study"] = PRESETS["gpu"] = PRESETS["cpu"]
 
 
@@ -112,33 +120,56 @@ def decode(config: BenchConfig) -> dict:
     """Greedy tokens per second at batch 1 in bfloat16: the same prompt, weights, dtype and number of tokens."""
     from transformers import AutoModelForCausalLM
 
-    import data
-
     dtype = torch.bfloat16
     ours, tokenizer = load_pretrained(SMOLLM2, dtype, context=1024)
     theirs = AutoModelForCausalLM.from_pretrained(data.fetch(SMOLLM2), dtype=dtype).eval()
     prompt = torch.tensor([tokenizer.encode(PROMPT)])
     greedy = Sampling(tokens=config.tokens, temperature=0)
-    speeds: dict[str, list[float]] = {"ours": [], "transformers": []}
-    for repeat in range(config.repeats + 1):  # the first is the warm-up
-        for name, call in (
-            ("ours", lambda: list(generate_ids(ours, prompt, greedy))),
-            ("transformers", lambda: theirs.generate(
-                prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=config.tokens,
-                min_new_tokens=config.tokens,
-            )),
-        ):  # fmt: skip
-            start = time.perf_counter()
-            call()
-            if repeat:
-                speeds[name].append(config.tokens / (time.perf_counter() - start))
+
+    def by_transformers() -> Tensor:
+        ids = theirs.generate(
+            prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=config.tokens,
+            min_new_tokens=config.tokens,
+        )  # fmt: skip
+        return ids[:, prompt.shape[1] :]
+
+    def by_ours(decoder: CompiledDecoder | None = None) -> Tensor:
+        return torch.cat(list(generate_ids(ours, prompt, greedy, decoder)), dim=1)
+
+    calls = {"eager": by_ours, "transformers": by_transformers}
+    if config.compile:
+        decoder = CompiledDecoder(ours, prompt.shape[1] + config.tokens)
+        calls["compiled"] = lambda: by_ours(decoder)
+    warm_up = {name: clock(call)[0] for name, call in calls.items()}
+    timed = {name: [] for name in calls}
+    for _ in range(config.repeats):  # taking turns, so that a slower minute of the machine hits all of them
+        for name, call in calls.items():
+            timed[name].append(clock(call))
+    speeds = {name: [config.tokens / seconds for seconds, _ in runs] for name, runs in timed.items()}
     medians = {name: statistics.median(values) for name, values in speeds.items()}
+    best = "compiled" if config.compile else "eager"
     return {
         "tokens_per_second": medians,
         "all": speeds,
-        "speedup": medians["ours"] / medians["transformers"],
+        "speedup": medians[best] / medians["transformers"],
+        "speedup_of": best,
+        "compile_seconds": round(warm_up.get("compiled", 0.0), 1),
+        "same_tokens_as_transformers": share_equal(timed[best][0][1], timed["transformers"][0][1]),
         "dtype": "bfloat16",
     }
+
+
+def clock(call: Callable[[], Tensor]) -> tuple[float, Tensor]:
+    """Seconds of a call, and what it returned."""
+    start = time.perf_counter()
+    result = call()
+    return time.perf_counter() - start, result
+
+
+def share_equal(ours: Tensor, theirs: Tensor) -> float:
+    """Share of the tokens before the first difference: greedy texts part for good once they part."""
+    different = (ours != theirs)[0].nonzero()
+    return 1.0 if not len(different) else int(different[0]) / ours.shape[1]
 
 
 def bpe(config: BenchConfig) -> dict:
@@ -155,4 +186,5 @@ def record(run: Run, rows: list[dict]) -> None:
             run.metric("time_to_loss_speedup", row["speedup_mean"], "x", (4.0, None), "modern against nanoGPT's recipe")
         if row["bench"] == "decode":
             run.metric("decode_speedup", row["speedup"], "x", (2.0, None), "against transformers.generate")
-            run.metric("decode_tokens_per_second", row["tokens_per_second"]["ours"], "tokens/s", meaning="SmolLM2")
+            speed = row["tokens_per_second"][row["speedup_of"]]
+            run.metric("decode_tokens_per_second", speed, "tokens/s", meaning="SmolLM2")

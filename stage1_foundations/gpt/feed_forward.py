@@ -10,6 +10,8 @@ Attention moves information between tokens; this is where two thirds of the weig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stage1_foundations.gpt.linear import Linear
+
 KINDS = ("gelu", "relu2", "swiglu")
 
 
@@ -22,8 +24,8 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, hidden: int, kind: str, bias: bool) -> None:
         super().__init__()
         self.kind = kind
-        self.up = nn.Linear(width, 2 * hidden if kind == "swiglu" else hidden, bias=bias)
-        self.down = nn.Linear(hidden, width, bias=bias)
+        self.up = Linear(width, 2 * hidden if kind == "swiglu" else hidden, bias=bias)
+        self.down = Linear(hidden, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self.activate(self.up(x)))  # (B, T, C) -> (B, T, hidden) -> (B, T, C)

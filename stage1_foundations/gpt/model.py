@@ -19,6 +19,7 @@ from stage1_foundations.gpt.attention import SelfAttention
 from stage1_foundations.gpt.block import DecoderBlock
 from stage1_foundations.gpt.feed_forward import FeedForward
 from stage1_foundations.gpt.kv_cache import KVCache
+from stage1_foundations.gpt.linear import Linear
 from stage1_foundations.gpt.model_config import ModelConfig
 from stage1_foundations.gpt.normalisation import build_norm
 
@@ -34,7 +35,7 @@ class GPT(nn.Module):
         self.final_norm = build_norm(
             config.norm, config.width, gain=config.norm_gain, bias=config.bias, eps=config.norm_eps
         )
-        self.head = nn.Linear(config.width, config.vocab_size, bias=False)
+        self.head = Linear(config.width, config.vocab_size, bias=False)
         if config.tied:
             self.head.weight = self.token_embedding.weight
         self._build_positions(config)

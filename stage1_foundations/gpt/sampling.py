@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from labkit.errors import LabError
+from stage1_foundations.gpt.compiled_decoder import CompiledDecoder
 from stage1_foundations.gpt.kv_cache import KVCache
 from stage1_foundations.gpt.model import GPT
 from stage1_foundations.gpt.tokenizer import Tokenizer
@@ -68,13 +69,16 @@ def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator | None =
 
 
 @torch.inference_mode()
-def generate_ids(model: GPT, prompt: Tensor, sampling: Sampling) -> Iterator[Tensor]:
+def generate_ids(
+    model: GPT, prompt: Tensor, sampling: Sampling, decoder: CompiledDecoder | None = None
+) -> Iterator[Tensor]:
     """Draw tokens after a prompt.
 
     When the context is full, its second half becomes the new past: positions have moved, so it is read again.
 
     Args:
         prompt: (B, T) int64, T at least 1.
+        decoder: this model's compiled step, for B = 1; its cache has to hold the prompt and the tokens, or the context.
 
     Yields:
         (B, 1) int64, `sampling.tokens` times.
@@ -85,19 +89,22 @@ def generate_ids(model: GPT, prompt: Tensor, sampling: Sampling) -> Iterator[Ten
         generator = torch.Generator(device=device).manual_seed(sampling.seed)
     context = model.config.context
     past = prompt[:, -context:]
-    cache = model.new_cache(prompt.shape[0], past.shape[1] + sampling.tokens)
+    cache = decoder.new_cache() if decoder else model.new_cache(prompt.shape[0], past.shape[1] + sampling.tokens)
     fresh = past
     for _ in range(sampling.tokens):
         if cache.length + fresh.shape[1] > cache.capacity:
             fresh = past[:, -max(1, context // 2) :]
             cache = KVCache.like(cache)
-        token = draw(model(fresh, cache, last_only=True)[:, -1], sampling, generator)
+        logits = decoder(fresh, cache) if decoder else model(fresh, cache, last_only=True)
+        token = draw(logits[:, -1], sampling, generator)
         yield token
         past = torch.cat((past, token), dim=1)[:, -context:]
         fresh = token
 
 
-def generate(model: GPT, tokenizer: Tokenizer, prompt: str, sampling: Sampling) -> Iterator[str]:
+def generate(
+    model: GPT, tokenizer: Tokenizer, prompt: str, sampling: Sampling, compile: bool = False
+) -> Iterator[str]:
     """Stream the text that follows a prompt, piece by piece, up to a stop string.
 
     A token may be a part of a character: text is held back until it is whole, and as long as it may be the
@@ -107,7 +114,8 @@ def generate(model: GPT, tokenizer: Tokenizer, prompt: str, sampling: Sampling) 
     ids = torch.tensor([start], device=next(model.parameters()).device)
     drawn: list[int] = []
     shown = ""
-    for token in generate_ids(model, ids, sampling):
+    decoder = CompiledDecoder(model, len(start) + sampling.tokens) if compile else None
+    for token in generate_ids(model, ids, sampling, decoder):
         drawn.append(int(token))
         text = tokenizer.decode(drawn)
         cut = min((at for at in (text.find(stop) for stop in sampling.stop) if at >= 0), default=None)
