@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from matplotlib.ticker import ScalarFormatter
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -211,6 +212,7 @@ def draw_context(model: GPT, validation: Tensor, path: Path) -> Path:
     middles = [(a * b) ** 0.5 for a, b in zip(edges, edges[1:], strict=False)]
     axis.plot(middles, [part.mean().item() for part in bins], marker="o")
     axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter(ScalarFormatter())
     axis.set(
         xlabel="characters seen", ylabel="nats per token", title="More context, better guesses (validation text)"
     )

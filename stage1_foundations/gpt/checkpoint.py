@@ -1,8 +1,8 @@
 """Checkpoints: everything that training needs to go on as if it had never stopped.
 
     model, optimizers     weights, momenta
-    rng                   the state of torch's generator (dropout draws from it)
-    step                  also the data position: see batches.py
+    rng                   the state of torch's generator
+    step                  also the position in the data (batches.py) and in the dropout masks (training.py)
     tokenizer, data       what the ids mean, and which text they came from
 
 A checkpoint appears whole or not at all (labkit.files.atomic_path): a process killed while saving leaves the one

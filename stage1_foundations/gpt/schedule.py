@@ -2,7 +2,7 @@
 
 Both warm up linearly, so that the optimiser's averages fill before steps are large.
 
-    cosine   falls along half a cosine to a floor: nanoGPT's recipe
+    cosine   falls along half a cosine to a floor, from the first step (nanoGPT's falls from the end of the warm-up)
     linear   falls in a straight line to the floor: easier to reason about, and measured no worse here (NOTES.md)
 """
 

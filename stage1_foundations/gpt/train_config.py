@@ -63,7 +63,7 @@ class TrainConfig:
         )  # fmt: skip
 
 
-CPU = TrainConfig(steps=600, minutes=4.0, compile=True)
+CPU = TrainConfig(steps=400, minutes=4.0, compile=True)
 SMOKE = TrainConfig(
     layers=2, heads=2, width=32, context=32, batch=8, steps=20, eval_every=10, sample_every=0, minutes=None
 )

@@ -81,6 +81,8 @@ class Trainer:
         started = time.perf_counter()
         c = self.config
         micro = c.batch // (c.accumulation * self.world.size)
+        if c.dropout:  # its masks follow from seed, step and process: no generator to save, on any device
+            torch.manual_seed(mask_seed(c.seed, self.step_number, self.world))
         total = 0.0
         for index in range(c.accumulation):
             first = (self.world.rank * c.accumulation + index) * micro
@@ -287,6 +289,11 @@ def evaluate_and_save(trainer: Trainer, folder: Path, on_evaluation: Callable[[T
     trainer.history.append(row)
     save(trainer, folder)
     on_evaluation(trainer, row)
+
+
+def mask_seed(seed: int, step: int, world: distributed.World) -> int:
+    """The generator's seed for one step's dropout masks: another one for every run, step and process."""
+    return (seed * 1_000_003 + step) * world.size + world.rank
 
 
 def prefer_fast_attention(model: GPT, device: torch.device, dtype: torch.dtype) -> None:

@@ -14,6 +14,7 @@ from labkit.runs import read_report
 from stage1_foundations.gpt import training
 from stage1_foundations.gpt.checkpoint import load_model, read_checkpoint
 from stage1_foundations.gpt.corpus import Corpus, load_corpus
+from stage1_foundations.gpt.distributed import World
 from stage1_foundations.gpt.evaluate import validation_loss
 from stage1_foundations.gpt.train_config import PRESETS, TrainConfig
 
@@ -262,3 +263,10 @@ def test_every_preset_is_a_model(preset):
     config = PRESETS[preset]
     training.check(config, training.distributed.World())
     assert config.model_config(vocab_size=65).context == config.context
+
+
+def test_every_step_and_process_has_its_own_dropout_masks():
+    """Catches: two processes that drop the same features, and so average two equal gradients' noise."""
+    worlds = [World(rank, 2) for rank in range(2)]
+    seeds = [training.mask_seed(seed, step, world) for seed in (1, 2) for step in range(50) for world in worlds]
+    assert len(set(seeds)) == len(seeds)
