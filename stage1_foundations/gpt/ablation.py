@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from labkit.cli import option
+from labkit.cli import nearest, option
 from labkit.device import choose_device
+from labkit.errors import LabError
 from labkit.files import write_json, write_text
 from labkit.plots import new_figure, save_figure
 from labkit.progress import console, progress
@@ -27,6 +28,7 @@ class AblateConfig:
     """How long each variant trains."""
 
     data: str = option("tiny-shakespeare", "catalog name or a UTF-8 text file")
+    groups: str = option("position,norm,optimiser", "which parts to exchange, with commas; or all")
     steps: int = option(80, "optimiser steps of each variant")
     seeds: int = option(1, "runs of each variant")
     evaluations: int = option(4, "validations a run")
@@ -37,7 +39,7 @@ class AblateConfig:
 PRESETS = {
     "smoke": AblateConfig(steps=4, evaluations=2, validation=2_000),
     "cpu": AblateConfig(),
-    "study": AblateConfig(steps=400, seeds=3, evaluations=8, validation=0),
+    "study": AblateConfig(groups="all", steps=400, seeds=3, evaluations=8, validation=0),
 }
 PRESETS["gpu"] = PRESETS["study"]
 
@@ -79,19 +81,36 @@ class Result:
 
 def run_ablate(config: AblateConfig, preset: str) -> None:
     """Train every variant, print the table, draw the curves."""
+    groups = chosen_groups(config.groups)
     if config.threads:
         torch.set_num_threads(config.threads)
     with start_run("stage1", "gpt", "ablate", config, preset=preset, seed=1) as run:
-        results = run_variants(config)
+        results = run_variants(config, groups)
         console.print(as_table(results))
         record(run, results)
 
 
-def run_variants(config: AblateConfig) -> list[Result]:
+def chosen_groups(words: str) -> list[str]:
+    """The groups of `--groups`, in the order of GROUPS.
+
+    Raises:
+        LabError: there is no such group.
+    """
+    if words == "all":
+        return list(GROUPS)
+    asked = [word.strip() for word in words.split(",")]
+    for word in asked:
+        if word not in GROUPS:
+            best = nearest(word, list(GROUPS)) or ",".join(GROUPS)
+            raise LabError(f"no part is called {word!r}", f'--groups "{best}"')
+    return [group for group in GROUPS if group in asked]
+
+
+def run_variants(config: AblateConfig, groups: list[str]) -> list[Result]:
     """All variants; the base is trained once and stands first in every group."""
     done: dict[TrainConfig, Result] = {}
     results = []
-    jobs = [(group, name, change) for group, variants in GROUPS.items() for name, change in variants.items()]
+    jobs = [(group, name, change) for group in groups for name, change in GROUPS[group].items()]
     distinct = len({replace(BASE, **change) for _, _, change in jobs})
     with progress(total=distinct * config.seeds, description="ablate") as bar:
         for group, name, change in jobs:
@@ -180,14 +199,14 @@ def record(run: Run, results: list[Result]) -> None:
 
 def draw(results: list[Result], path: Path) -> Path:
     """Small multiples: a panel a part."""
-    groups = list(GROUPS)
-    fig, axes = new_figure(1, len(groups), width=3.0 * len(groups), height=3.2, sharey=True)
-    for axis, group in zip(axes, groups, strict=True):
+    groups = list(dict.fromkeys(result.group for result in results))
+    fig, axes = new_figure(1, len(groups), width=3.0 * len(groups), height=3.2, sharey=True, squeeze=False)
+    for axis, group in zip(axes[0], groups, strict=True):
         for result in (r for r in results if r.group == group):
             points = list(zip(*result.curves, strict=True))  # per evaluation: one (step, loss) a seed
             steps = [point[0][0] for point in points]
             axis.plot(steps, [statistics.mean(loss for _, loss in point) for point in points], label=result.name)
         axis.set(title=group, xlabel="step")
         axis.legend()
-    axes[0].set(ylabel="nats per character")
+    axes[0, 0].set(ylabel="nats per character")
     return save_figure(fig, path)

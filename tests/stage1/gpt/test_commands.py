@@ -54,7 +54,7 @@ def test_a_truncated_checkpoint_is_one_clear_line(cli, trained, corpus_file, com
 
 def test_ablation_exchanges_every_part(cli, corpus_file, runs):
     """Catches: a variant that trains the base model under another name; a table that lacks one."""
-    code, out, error = cli("ablate", "--preset", "smoke", "--data", corpus_file, "--steps", 2)
+    code, out, error = cli("ablate", "--preset", "smoke", "--data", corpus_file, "--steps", 2, "--groups", "all")
     assert code == 0, error
     rows = json.loads((runs / "stage1" / "gpt" / "latest-ablate" / "ablation.json").read_text())
     assert [(row["group"], row["name"]) for row in rows] == [(g, name) for g in GROUPS for name in GROUPS[g]]
@@ -63,6 +63,16 @@ def test_ablation_exchanges_every_part(cli, corpus_file, runs):
     changed = [row["losses"] for row in rows if GROUPS[row["group"]][row["name"]]]
     assert base not in changed
     assert len({tuple(losses) for losses in changed}) == len(changed)
+
+
+def test_ablation_of_some_parts(cli, corpus_file, runs):
+    """Catches: --groups that is not listened to, or that takes a misspelt part for none."""
+    code, _, error = cli("ablate", "--preset", "smoke", "--data", corpus_file, "--steps", 2, "--groups", "norm")
+    assert code == 0, error
+    rows = json.loads((runs / "stage1" / "gpt" / "latest-ablate" / "ablation.json").read_text())
+    assert [row["name"] for row in rows] == list(GROUPS["norm"])
+    code, _, error = cli("ablate", "--preset", "smoke", "--data", corpus_file, "--groups", "norm,positions")
+    assert code == 2 and error == "error: no part is called 'positions'\n  try: --groups \"position\"\n"
 
 
 def test_bench_prints_one_json_line_a_part(cli, corpus_file, runs):
