@@ -1,13 +1,37 @@
 """The course's data and models.
 
-    data.fetch("smollm2-135m-instruct")  -> Path of the folder in the cache, downloaded when it is absent
-    data.load_text("tiny-shakespeare")   -> str
-    data.text_names()                    -> the names that load_text knows
+    data.fetch("smollm2-135m-instruct")   -> Path of the folder in the cache, downloaded when it is absent
+    data.load_text("tiny-shakespeare")    -> str
+    data.load_retrieval("squad")          -> RetrievalSet: corpus, queries, qrels, answers
+    data.load_labelled("question-types")  -> LabelledTexts: texts, labels
+    data.load_similarity("lee")           -> SimilarityPairs: first, second, scores
+    data.load_bitext("tatoeba-en-es")     -> Bitext: first, second
+    data.load_vectors("glove-50d")        -> words and a float32 array
+    data.text_names(), retrieval_names()  -> the names that load_text and load_retrieval know
 
 `python -m data list | fetch | verify | path` does the same from a terminal; README.md has the table.
 """
 
 from data.catalog import catalog, fetch, get
+from data.labelled import Bitext, LabelledTexts, SimilarityPairs, load_bitext, load_labelled, load_similarity
+from data.retrieval import RetrievalSet, load_retrieval, retrieval_names
 from data.texts import load_text, text_names
+from data.vectors import load_vectors
 
-__all__ = ["catalog", "fetch", "get", "load_text", "text_names"]
+__all__ = [
+    "Bitext",
+    "LabelledTexts",
+    "RetrievalSet",
+    "SimilarityPairs",
+    "catalog",
+    "fetch",
+    "get",
+    "load_bitext",
+    "load_labelled",
+    "load_retrieval",
+    "load_similarity",
+    "load_text",
+    "load_vectors",
+    "retrieval_names",
+    "text_names",
+]

@@ -33,7 +33,7 @@ def test_entries_are_complete():
     for asset in data.catalog().values():
         assert HEX.fullmatch(asset.sha256) and all(map(HEX.fullmatch, asset.files.values()))
         assert asset.licence and asset.publisher and asset.title and asset.language
-        assert asset.kind in ("text", "model", "vectors", "pairs") and asset.members
+        assert asset.kind in ("text", "model", "vectors", "pairs", "labels") and asset.members
         assert asset.archive in ("wheel", "sdist") and asset.download_bytes > 0 < asset.kept_bytes
         assert asset.entry == "" or asset.entry in asset.files
         assert builder(asset) is None or callable(builder(asset))

@@ -1,0 +1,82 @@
+"""Frames and values become utterances: the same files give the same lines on every machine.
+
+    python -m data.customer_service generate            # writes utterances/*.jsonl and label.schema.json
+    python -m data.customer_service generate --check    # compares them with what is committed
+
+A frame with something to fill gives three utterances, any other one. Each frame has a random generator of its own,
+seeded with its id, so that a new frame does not change the others.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from data.customer_service.frames import SPLITS, Frame, Voice, load_voices
+from data.customer_service.schema import label_schema
+from data.customer_service.values import draw
+
+FOLDER = Path(__file__).parent
+FILLINGS = 3
+
+
+def fill(frame: Frame, voice: Voice, values: dict[int, str]) -> tuple[str, dict[str, str], dict[str, list[int]]]:
+    """The utterance, its slots, and where each slot stands in it: [start, end)."""
+    text, slots, spans = "", {}, {}
+    for position, piece in enumerate(frame.pieces):
+        words = values.get(position, piece.text)
+        if piece.slot:
+            slots[piece.slot] = piece.code or words
+            spans[piece.slot] = [len(text), len(text) + len(words)]
+        text += words
+    return text, slots, spans
+
+
+def frame_rows(frame: Frame, voice: Voice) -> Iterator[dict[str, Any]]:
+    """The lines of one frame."""
+    rng = Random(f"customer service/{frame.id}")
+    places = {position: piece.fill for position, piece in enumerate(frame.pieces) if piece.fill}
+    count = FILLINGS if places else 1
+    drawn: dict[int, list[str]] = {}
+    for kind in dict.fromkeys(places.values()):  # a product and another product of one frame are different products
+        same = [position for position, other in places.items() if other == kind]
+        values = draw(kind, voice, count * len(same), rng)
+        drawn |= {position: values[index :: len(same)] for index, position in enumerate(same)}
+    for number in range(count):
+        text, slots, spans = fill(frame, voice, {position: values[number] for position, values in drawn.items()})
+        yield {
+            "id": f"{frame.id}#{number + 1}",
+            "text": text,
+            "label": {"intent": frame.intent, "slots": slots},
+            "spans": spans,
+            "language": voice.language,
+            "voice": voice.name,
+            "frame": frame.id,
+            "split": voice.split,
+        }
+
+
+def generate(voices: list[Voice] | None = None) -> dict[str, list[dict[str, Any]]]:
+    """Split -> its rows, by voice and frame."""
+    rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+    for voice in load_voices() if voices is None else voices:
+        for frame in voice.frames:
+            rows[voice.split] += frame_rows(frame, voice)
+    return rows
+
+
+def files() -> dict[Path, str]:
+    """Everything that is generated: path -> text."""
+    written = {
+        FOLDER / "utterances" / f"{split}.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        for split, rows in generate().items()
+    }
+    return written | {FOLDER / "label.schema.json": json.dumps(label_schema(), indent=2) + "\n"}
+
+
+def stale_files() -> list[Path]:
+    """The committed files that are not what the generator gives."""
+    return [
+        path for path, text in files().items() if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]

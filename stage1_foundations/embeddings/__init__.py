@@ -1,0 +1,1 @@
+"""Which embedding model, and how do you know? See README.md."""

@@ -1,0 +1,196 @@
+"""The parts put together: retriever, gate, synthesizer; a question in, an answer with citations out."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from llama_index.core import Settings, VectorStoreIndex
+from llama_index.core.base.response.schema import RESPONSE_TYPE
+from llama_index.core.indices.prompt_helper import PromptHelper
+from llama_index.core.llms.llm import LLM
+from llama_index.core.prompts import PromptTemplate
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.response_synthesizers import BaseSynthesizer, get_response_synthesizer
+from llama_index.core.retrievers import BaseRetriever
+from llama_index.core.schema import NodeWithScore
+
+from labkit.errors import LabError
+from stage1_foundations.first_rag.embedding import LabEmbedding
+from stage1_foundations.first_rag.evidence import NO_EVIDENCE, THRESHOLD, EvidenceGate, grounded
+from stage1_foundations.first_rag.index_folder import load_index, read_manifest
+from stage1_foundations.first_rag.llm import SmolLM, endpoint_errors, load_llm
+from stage1_foundations.first_rag.retriever import FusionRetriever
+from stage1_foundations.first_rag.synthesizer import ExtractiveSynthesizer
+from stage1_foundations.first_rag.words import WordWeights, best_sentence, split_words
+
+LLM_MODES = ("compact", "refine", "tree_summarize", "accumulate")
+MODES = ("extract", *LLM_MODES)
+RETRIEVERS = ("fusion", "vector")
+LONGEST_QUESTION = 300  # words
+# the default prompts are written for large models; a small one follows one short order at the end
+QA_PROMPT = PromptTemplate(
+    "{context_str}\n\nQuestion: {query_str}\nAnswer in one short sentence, only with facts from the text above. "
+    "If the text does not answer the question, write: no evidence."
+)
+REFINE_PROMPT = PromptTemplate(
+    "{context_msg}\n\nQuestion: {query_str}\nAnswer so far: {existing_answer}\n"
+    "Repeat the answer, or correct it with facts from the text above, in one short sentence."
+)
+
+
+@dataclass(frozen=True)
+class Citation:
+    """A passage that an answer rests on. `number` from 1 is the mark in the answer; `quote` its best sentence."""
+
+    number: int
+    source: str
+    quote: str
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the RAG says: `text`, the passages it rests on, and how much evidence there was."""
+
+    question: str
+    text: str
+    evidence: float
+    citations: list[Citation] = field(default_factory=list)
+
+    @property
+    def refused(self) -> bool:
+        """Whether it says that there is no evidence."""
+        return not self.citations
+
+
+@dataclass(frozen=True)
+class RagConfig:
+    """How to answer. Every field is an option of `ask`, `trace` and `modes`, too."""
+
+    mode: str = "extract"
+    retriever: str = "fusion"
+    top_k: int = 3
+    threshold: float = THRESHOLD
+    llm: str = "smollm2"
+    api_base: str | None = None
+    model: str | None = None
+    tokens: int = 64
+
+
+class Rag:
+    """A query engine over an index.
+
+    Args:
+        index: from `build_index` or `load_index`.
+        embedding: the model that made it.
+        config: the parts to use.
+        llm: a model that is there already; by default the one that `config` names, loaded when a mode needs it.
+
+    Raises:
+        LabError: unknown part, k below 1, or an endpoint without an address.
+    """
+
+    def __init__(
+        self, index: VectorStoreIndex, embedding: LabEmbedding, config: RagConfig, llm: LLM | None = None
+    ) -> None:
+        if config.top_k < 1:
+            raise LabError(f"--top-k {config.top_k}", "--top-k 3")
+        self.index, self.embedding, self.config = index, embedding, config
+        self.weights = WordWeights(node.get_content() for node in index.docstore.docs.values())
+        needs_llm = config.mode in LLM_MODES
+        self.llm = (llm or load_llm(config.llm, config.api_base, config.model, config.tokens)) if needs_llm else None
+        # what ServiceContext used to carry from hand to hand; every part below could take its own instead
+        Settings.embed_model = embedding
+        if self.llm is not None:
+            Settings.llm = self.llm
+        self.gate = EvidenceGate(self.weights, config.threshold)
+        self.engine = RetrieverQueryEngine(
+            retriever=self._retriever(),
+            response_synthesizer=self._synthesizer(),
+            node_postprocessors=[self.gate],
+        )
+
+    @classmethod
+    def open(cls, folder: Path, config: RagConfig, encoder: str | None = None) -> "Rag":
+        """The RAG over a persisted index, with the encoder that made it unless another is asked for.
+
+        Raises:
+            LabError: no index, a damaged one, or one made by another model.
+        """
+        embedding = LabEmbedding(encoder or read_manifest(folder).encoder)
+        return cls(load_index(folder, embedding), embedding, config)
+
+    def ask(self, question: str) -> Answer:
+        """Answer a question from the documents, or say that there is no evidence.
+
+        Raises:
+            LabError: no question, one that is too long, or an endpoint that fails.
+        """
+        check_question(question)
+        with endpoint_errors(self.llm):
+            response = self.engine.query(question)
+        return self._answer(question, response)
+
+    def retrieve(self, question: str) -> list[NodeWithScore]:
+        """What the retriever finds, before the gate."""
+        return self.engine.retriever.retrieve(question)
+
+    def _retriever(self) -> BaseRetriever:
+        if self.config.retriever == "vector":
+            return self.index.as_retriever(similarity_top_k=self.config.top_k)
+        return FusionRetriever(self.index, self.embedding, self.config.top_k)
+
+    def _synthesizer(self) -> BaseSynthesizer:
+        if self.llm is None:
+            return ExtractiveSynthesizer(self.weights)
+        # prompts are measured with the model's own tokenizer; by default it would be GPT-3.5's
+        counter = self.llm.count_tokens if isinstance(self.llm, SmolLM) else None
+        helper = PromptHelper.from_llm_metadata(self.llm.metadata, tokenizer=counter)
+        return get_response_synthesizer(
+            llm=self.llm, response_mode=self.config.mode, prompt_helper=helper, text_qa_template=QA_PROMPT,
+            refine_template=REFINE_PROMPT, summary_template=QA_PROMPT,
+        )  # fmt: skip
+
+    def _answer(self, question: str, response: RESPONSE_TYPE) -> Answer:
+        """LlamaIndex's response as an answer with numbered citations.
+
+        An extractive answer names its passage itself. A model's answer is given the passage that holds most of its
+        words; if none holds enough of them, the answer counts as invented and is not shown.
+        """
+        nodes = response.source_nodes
+        strength = self.gate.latest
+        refusal = Answer(question, NO_EVIDENCE, strength)
+        text = (response.response or "").strip()
+        if not nodes or not text or text == NO_EVIDENCE:
+            return refusal
+        texts = [item.node.get_content() for item in nodes]
+        if self.llm is None:
+            position = int(re.search(r"\[(\d+)\]$", text)[1]) - 1
+            return Answer(question, text, strength, [cite(position, nodes, text[: text.rindex(" [")])])
+        position = grounded(text, texts, self.weights)
+        if position is None or says_no_evidence(text):
+            return refusal
+        quote = best_sentence(text, [texts[position]], self.weights)[1]
+        return Answer(question, f"{text} [{position + 1}]", strength, [cite(position, nodes, quote)])
+
+
+def cite(position: int, nodes: list[NodeWithScore], quote: str) -> Citation:
+    """A citation of the node at `position`, numbered from 1."""
+    item = nodes[position]
+    source = str(item.node.metadata.get("source", item.node.ref_doc_id))
+    return Citation(position + 1, source, quote, item.node.get_content(), float(item.score or 0.0))
+
+
+def says_no_evidence(text: str) -> bool:
+    """Whether a model's answer is that there is none."""
+    return "no evidence" in " ".join(split_words(text))
+
+
+def check_question(question: str) -> None:
+    """Raises LabError for a question without words, and for one that no prompt has room for."""
+    count = len(split_words(question))
+    if count == 0:
+        raise LabError("the question is empty", 'ask "How does a with statement work?"')
+    if count > LONGEST_QUESTION:
+        raise LabError(f"the question has {count} words, {LONGEST_QUESTION} are the limit", "a shorter question")
