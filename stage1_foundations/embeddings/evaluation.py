@@ -12,6 +12,7 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import mteb
@@ -102,12 +103,21 @@ def run_task(model: Bm25 | Encoder, task: AbsTask, fresh: bool = False) -> Cell:
         return Cell(result.get_score(), read_items(task, result, folder), cached=False)
 
 
-def _evaluate(subject: Any, task: AbsTask, cache: ResultCache, folder: Path, strategy: str) -> Any:
+def _evaluate(subject: Any, task: AbsTask, cache: ResultCache | None, folder: Path, strategy: str) -> Any:
     found = mteb.evaluate(
         subject, task, cache=cache, overwrite_strategy=strategy, prediction_folder=folder, co2_tracker=False,
         show_progress_bar=False,
     )  # fmt: skip
     return found.task_results[0]
+
+
+def score_task(model: Bm25 | Encoder, task: AbsTask) -> Cell:
+    """Evaluate through mteb without its result cache: for a model that is being trained."""
+    subject = model if isinstance(model, Bm25) else MtebEncoder(model)
+    with quiet(), TemporaryDirectory() as folder:
+        task.load_data()
+        result = _evaluate(subject, task, None, Path(folder), "always")
+        return Cell(result.get_score(), read_items(task, result, Path(folder)), cached=False)
 
 
 @contextmanager

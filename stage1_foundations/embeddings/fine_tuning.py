@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytrec_eval
-
 import data
 from labkit.errors import LabError
 from labkit.progress import progress
@@ -22,7 +19,7 @@ CANARY_ADVICE = "idioms or construction-faq: sets without a canary"
 
 @dataclass(frozen=True)
 class Split:
-    """Pairs to train on, and a retrieval set held out: no text of its queries, and none of their passages, is in `train`.
+    """Pairs to train on, and a retrieval set held out: none of its queries and of their passages is in `train`.
 
     Attributes:
         train: (query, passage) pairs.
@@ -63,21 +60,9 @@ def split_pairs(loaded: data.RetrievalSet, train: int, test: int, passages: int 
     # end exercise
 
 
-def ndcg_per_query(encoder: TransformerEncoder, held_out: data.RetrievalSet, fresh: bool = False) -> np.ndarray:
-    """nDCG@10 of every query (in the order of their ids), exact search over the corpus.
-
-    Args:
-        fresh: go round the cache: for a model whose weights are changing.
-    """
-    ids, names = list(held_out.corpus), sorted(held_out.queries)
-    encode = encoder.encode if not fresh else encoder.encode_now
-    passages = encode(list(held_out.corpus.values()), "passage")
-    queries = encode([held_out.queries[name] for name in names], "query")
-    scores = queries @ passages.T  # (queries, passages)
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :10]
-    run = {name: {ids[column]: float(scores[row, column]) for column in best[row]} for row, name in enumerate(names)}
-    measured = pytrec_eval.RelevanceEvaluator(held_out.qrels, {"ndcg_cut.10"}).evaluate(run)
-    return np.array([measured[name]["ndcg_cut_10"] for name in names])
+def held_out_pairs(held_out: data.RetrievalSet) -> list[tuple[str, str]]:
+    """The pairs that a held-out set asks for: what `train --leak` trains on, to show what a leak does."""
+    return [(held_out.queries[query], held_out.corpus[next(iter(gold))]) for query, gold in held_out.qrels.items()]
 
 
 def freeze(model: Any, trainable_layers: int) -> int:
@@ -111,7 +96,10 @@ def train_pairs(encoder: TransformerEncoder, pairs: list[tuple[str, str]], setti
     from transformers import TrainerCallback
 
     model = encoder.model
-    model.max_seq_length = min(model.max_seq_length or settings.max_tokens, settings.max_tokens)
+    whole = model.max_seq_length
+    model.max_seq_length = min(whole or settings.max_tokens, settings.max_tokens)
+    model.model_card_data.generate_widget_examples = False
+    encoder.cached = False  # from here on its vectors are no longer those of its revision
     freeze(model, settings.layers)
     torch.manual_seed(settings.seed)
     losses: list[float] = []
@@ -144,5 +132,14 @@ def train_pairs(encoder: TransformerEncoder, pairs: list[tuple[str, str]], setti
     steps = len(trainer.get_train_dataloader()) * settings.epochs
     with progress(total=steps, description="fine-tune") as bar:
         trainer.train()
+    model.max_seq_length = whole  # what is measured afterwards reads as much as before
     model.eval()
     return losses
+
+
+def save_model(encoder: TransformerEncoder, folder: Path) -> None:
+    """Write a sentence-transformers folder that `load_encoder` reads: half precision on the disk, prompts included."""
+    names = {"query": "query", "document": "passage", "symmetric": "symmetric"}  # the library's words and ours
+    encoder.model.prompts = {theirs: encoder.prompts[ours] for theirs, ours in names.items()}
+    encoder.model.half().save_pretrained(str(folder), create_model_card=False)
+    encoder.model.float()

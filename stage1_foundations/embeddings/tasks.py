@@ -81,9 +81,13 @@ class PackagedRetrieval(Packaged, AbsTaskRetrieval):
 
     k_values = (1, 3, 5, 10, 20)
 
+    def chosen(self) -> data.RetrievalSet:
+        """The set, or its sample."""
+        return retrieval_sample(self.source, self.size.queries, self.size.passages)
+
     def read(self) -> dict[str, Any]:
         """mteb's layout: subset -> split -> corpus, queries, qrels."""
-        chosen = retrieval_sample(self.source, self.size.queries, self.size.passages)
+        chosen = self.chosen()
         corpus = [{"id": passage, "text": text, "title": ""} for passage, text in chosen.corpus.items()]
         queries = [{"id": query, "text": text} for query, text in chosen.queries.items()]
         split = {
@@ -115,6 +119,21 @@ class Idioms(PackagedRetrieval):
     source = "idioms"
     metadata = describe("Idioms", "Retrieval", ["zh"], "ndcg_at_10", "idioms",
                         "成语: an explanation finds the idiom that it explains")  # fmt: skip
+
+
+class HeldOut(PackagedRetrieval):
+    """The held-out part of a set that is trained on (fine_tuning.py)."""
+
+    metadata = describe("HeldOut", "Retrieval", ["en", "zh", "sv"], "ndcg_at_10", "idioms",
+                        "The part of a set that training has not seen")  # fmt: skip
+
+    def __init__(self, held_out: data.RetrievalSet) -> None:
+        super().__init__(Size(len(held_out.queries), len(held_out.corpus)))
+        self._held_out = held_out
+
+    def chosen(self) -> data.RetrievalSet:
+        """The set that was handed over."""
+        return self._held_out
 
 
 class PackagedSTS(Packaged, AbsTaskSTS):

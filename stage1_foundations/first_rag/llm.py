@@ -17,6 +17,7 @@ from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.llms.llm import LLM
 
+from labkit.device import choose_dtype
 from labkit.errors import LabError
 
 SMOLLM2 = "smollm2-135m-instruct"
@@ -61,13 +62,12 @@ class SmolLM(CustomLLM):
 
     @cached_property
     def model(self) -> Any:
-        """The weights in float32, loaded at the first answer."""
-        import torch
+        """The weights, loaded at the first answer; in bfloat16 where the processor computes in it, else float32."""
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        model = AutoModelForCausalLM.from_pretrained(self.folder, dtype=torch.float32).eval()
+        model = AutoModelForCausalLM.from_pretrained(self.folder, dtype=choose_dtype("auto", "cpu")).eval()
         model.generation_config.pad_token_id = model.generation_config.eos_token_id
         return model
 

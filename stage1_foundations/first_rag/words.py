@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 # a Chinese character is a word of its own; elsewhere a word is a run of letters and digits
 WORD = re.compile(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+")
+PLURAL = re.compile(r"[a-z]{2,}[a-rt-z]s")
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[A-Z\"'(\[0-9])|(?<=[。！？；])(?=.)|\n\s*\n")
 FULL_STOP = re.compile(r"[.!?。！？][\"')\]”’]*$")
 # words of asking, not of what is asked about: a manual has no "how" and no "do I"
@@ -19,12 +20,14 @@ ASKING = (
     "will would shall should may might must i you we he she it they me my your the a an of in to for on at by with "
     "from as and or not that this these those its 什 么 吗 呢 的 了 是 怎 样 哪"
 )
-STOP_WORDS = frozenset(ASKING.split())
 
 
 def split_words(text: str) -> list[str]:
-    """Words in lower case, without punctuation."""
-    return WORD.findall(text.lower())
+    """Words in lower case, without punctuation and without the s of a plural."""
+    return [word[:-1] if PLURAL.fullmatch(word) else word for word in WORD.findall(text.lower())]
+
+
+STOP_WORDS = frozenset(split_words(ASKING))
 
 
 def cut_sentences(text: str) -> list[str]:

@@ -15,7 +15,6 @@ from labkit.cli import option
 from labkit.files import write_json
 from labkit.progress import error_console
 from labkit.runs import Run, start_run
-from stage1_foundations.vector_index.adapters import Settings
 from stage1_foundations.vector_index.measure import one_thread, qps_at
 from stage1_foundations.vector_index.problems import PROBLEMS, load_problem
 from stage1_foundations.vector_index.sweep import Row, SweepConfig, exact, sweep

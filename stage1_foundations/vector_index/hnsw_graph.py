@@ -20,8 +20,8 @@ import numpy as np
 from stage1_foundations.vector_index.kernels import distance, distance_between, jit, prefetch_row
 
 
-# exercise: vector_index.beam_insert
 @jit
+# exercise: vector_index.beam_insert
 def beam_insert(beam_distances, beam_ids, count, node_distance, node):
     """Put a node into the sorted beam; when the beam is full, its farthest entry drops out.
 
@@ -117,8 +117,8 @@ def greedy_descent(query, vectors, squared, upper_links, rows, entry, top, botto
     return node, near, computed
 
 
-# exercise: vector_index.select_neighbours
 @jit
+# exercise: vector_index.select_neighbours
 def select_neighbours(vectors, squared, ids, distances, count, limit, chosen):
     """Algorithm 4: keep a candidate only if it is nearer to the base than to every neighbour kept so far.
 

@@ -68,7 +68,6 @@ class Codebooks:
             raise LabError("the product quantiser has no codebooks", "train(vectors) before add and search")
         return self.centroids
 
-    # exercise: vector_index.encode
     def encode(self, vectors: np.ndarray) -> np.ndarray:
         """The number of the nearest centroid of every piece.
 
@@ -81,7 +80,6 @@ class Codebooks:
         pieces, centroids = self._pieces(vectors), self.trained()
         codes = [assign(pieces[:, part], centroids[part]) for part in range(self.parts)]
         return np.stack(codes, axis=1).astype(np.uint8)
-    # end exercise
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """The vectors that the codes stand for, (N, D)."""

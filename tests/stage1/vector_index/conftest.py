@@ -1,0 +1,71 @@
+"""Small sets of vectors with structure, FAISS on one thread, and the lab's command line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+
+from stage1_foundations.vector_index.problems import clustered
+
+METRICS = {"inner_product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """FAISS's threads would only make the machine slower for the other tests."""
+    faiss.omp_set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path, monkeypatch) -> Path:
+    """Where this test's runs go."""
+    monkeypatch.setenv("COURSE_LAB_RUNS", str(tmp_path / "runs"))
+    monkeypatch.delenv("COURSE_LAB_DEBUG", raising=False)
+    return tmp_path / "runs"
+
+
+@pytest.fixture(scope="session")
+def rows() -> np.ndarray:
+    """4,100 clustered unit vectors of 24 dimensions, and no two alike."""
+    return clustered(4100, 24, seed=3, clusters=40, degrees=8)
+
+
+@pytest.fixture(scope="session")
+def vectors(rows) -> np.ndarray:
+    """4,000 to be searched."""
+    return rows[100:]
+
+
+@pytest.fixture(scope="session")
+def queries(rows) -> np.ndarray:
+    """100 held out."""
+    return rows[:100]
+
+
+@pytest.fixture(scope="session", params=list(METRICS))
+def metric(request) -> str:
+    """Both metrics."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def faiss_metric(metric) -> int:
+    """FAISS's number for it."""
+    return METRICS[metric]
+
+
+@pytest.fixture
+def cli(capsys) -> Callable[..., tuple[int, str, str]]:
+    """`python -m stage1_foundations.vector_index` without the second process: (exit code, stdout, stderr)."""
+    from labkit.cli import lab_main
+    from stage1_foundations.vector_index.__main__ import COMMANDS
+
+    def run(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = lab_main("python -m stage1_foundations.vector_index", "", COMMANDS, [str(word) for word in words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
