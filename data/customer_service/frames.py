@@ -85,7 +85,8 @@ def parse_frame(source: str) -> Iterator[Piece]:
             yield Piece(source[end : match.start()])
         end = match.end()
         name = match["slot"] or match["name"]
-        if name not in SLOTS or (name == "reason") != bool(match["code"]) or (match["code"] or "damaged") not in REASONS:
+        known_reason = match["code"] is None or match["code"] in REASONS
+        if name not in SLOTS or (name == "reason") != bool(match["code"]) or not known_reason:
             raise ValueError(f"{match[0]} is not a mark for a known slot or reason")
         if match["slot"]:
             yield Piece(slot=None if match["unlabelled"] else name, fill=match["list"] or name)

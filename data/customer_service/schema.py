@@ -74,7 +74,9 @@ def label_schema() -> dict[str, Any]:
     rules = [
         {
             "if": {"properties": {"intent": {"const": intent}}},
-            "then": {"properties": {"slots": {"propertyNames": {"enum": list(slots)}} if slots else {"maxProperties": 0}}},
+            "then": {
+                "properties": {"slots": {"propertyNames": {"enum": list(slots)}} if slots else {"maxProperties": 0}}
+            },
         }
         for intent, slots in SLOTS_OF.items()
     ]

@@ -27,12 +27,12 @@ from stage1_foundations.first_rag.evaluation import (
     word_f1,
 )
 from stage1_foundations.first_rag.evaluation_plots import plot_evidence
-from stage1_foundations.first_rag.evidence import NO_EVIDENCE, calibrate, evidence
+from stage1_foundations.first_rag.evidence import calibrate, evidence
 from stage1_foundations.first_rag.index_folder import build_index, load_index, save_index, split_documents
-from stage1_foundations.first_rag.rag import LLM_MODES, Rag, RagConfig, says_no_evidence
+from stage1_foundations.first_rag.llm import endpoint_errors
+from stage1_foundations.first_rag.rag import LLM_MODES, Answer, Rag, RagConfig, refusal, says_no_evidence
 
 DEPTH = 10
-SAME = "extract (these)"
 
 
 @dataclass(frozen=True)
@@ -181,13 +181,13 @@ def examine_answers(exam: Exam, rag: Rag, run: Run) -> dict:
     run.metric("citation_holds", row["citation_holds"], "share", (0.6, None), "the cited sentence holds the answer")
     run.metric("passage_holds", row["passage_holds"], "share", (0.7, None), "the cited passage holds the answer")
     run.learnt(
-        f"Of the questions answered by quoting one sentence, {row['citation_holds']:.0%} have the answer in that sentence "
-        f"and {row['passage_holds']:.0%} in its passage."
+        f"Of the questions answered by quoting one sentence, {row['citation_holds']:.0%} have the answer in that "
+        f"sentence and {row['passage_holds']:.0%} in its passage."
     )
     return row
 
 
-def judge(exam: Exam, queries: list[str], answers: list) -> dict:
+def judge(exam: Exam, queries: list[str], answers: list[Answer]) -> dict:
     """Shares over the questions that were answered, and over all."""
     pairs = [(query, answer) for query, answer in zip(queries, answers, strict=True) if not answer.refused]
     gold = exam.labelled.answers
@@ -200,61 +200,76 @@ def judge(exam: Exam, queries: list[str], answers: list) -> dict:
         "gold_cited": share([cites_gold(answer.citations, exam.labelled.qrels[query]) for query, answer in pairs]),
         "text_holds": share([holds(answer.text, gold[query]) for query, answer in pairs]),
         "f1": sum(word_f1(answer.text, gold[query]) for query, answer in pairs) / max(1, len(pairs)),
-        "right_of_all": sum(holding) / max(1, len(queries)),
+        "right_of_all": sum(holds(answer.text, gold[query]) for query, answer in pairs) / max(1, len(queries)),
     }
 
 
 def examine_llm(exam: Exam, rag: Rag, config: EvaluateConfig, run: Run) -> list[dict]:
-    """The language model on the same questions as the extractive answers, with and without its guards.
+    """The language model on the first of the same questions, with its guards and without.
 
-    `bare` is what LlamaIndex alone would show: no gate, and whatever the model writes. It was told to write "no
-    evidence" where the text has no answer.
+    Without them is what LlamaIndex alone would show: no gate, and whatever the model writes; it was told to write
+    "no evidence" where the text has no answer. Decoding is greedy, so one call a question serves both rows.
     """
-    guarded = replace(
-        rag.config, mode=config.mode, llm=config.llm, api_base=config.api_base, model=config.model, tokens=32
-    )
-    queries = halves(exam.answerable)[1][: config.llm_questions]
+    options = replace(rag.config, mode=config.mode, llm=config.llm, api_base=config.api_base, model=config.model)
+    bare = Rag(rag.index, rag.embedding, replace(options, threshold=-1.0, tokens=32))
+    answerable = halves(exam.answerable)[1][: config.llm_questions]
     nothing = halves(exam.far)[1][: config.llm_questions]
-    careful = Rag(rag.index, rag.embedding, guarded)
-    bare = Rag(rag.index, rag.embedding, replace(guarded, threshold=-1.0), llm=careful.llm)
-    rows = {name: {"answers": name, "questions": len(queries)} for name in (SAME, config.mode)}
-    answers, raw = [], []
-    with progress(total=len(queries) + len(nothing), description=f"answer, {config.llm}") as bar:
-        for query in queries:
-            answers.append(careful.ask(exam.labelled.queries[query]))
-            bar.advance()
-        for query in nothing:
-            raw.append(str(bare.engine.query(exam.labelled.queries[query])))
-            bar.advance()
-    same = [rag.ask(exam.labelled.queries[query]) for query in queries]
-    rows[SAME] |= judge(exam, queries, same)
-    rows[config.mode] |= judge(exam, queries, answers)
-    invented = share([not says_no_evidence(text) for text in raw])
-    rows[config.mode]["invented_bare"] = invented
-    refused = [careful.ask(exam.labelled.queries[query]).refused for query in nothing]
-    rows[config.mode]["invented_far"] = 1 - share(refused)
-    texts = [answer.text for answer in answers] + raw
-    golds = [exam.labelled.answers[query] for query in queries] + [[NO_EVIDENCE]] * len(raw)
-    questions = [exam.labelled.queries[query] for query in queries + nothing]
-    lines = [
-        json.dumps({"question": question, "answer": text, "gold": gold}, ensure_ascii=False) + "\n"
-        for question, text, gold in zip(questions, texts, golds, strict=True)
+    raw, guarded = {}, {}
+    for query in progress([*answerable, *nothing], description=f"answer, {config.llm}"):
+        question = exam.labelled.queries[query]
+        with endpoint_errors(bare.llm):
+            response = bare.engine.query(question)
+        enough = bare.gate.latest >= rag.config.threshold
+        raw[query] = str(response)
+        guarded[query] = bare.answer(question, response) if enough else refusal(question, bare.gate.latest)
+    rows = [
+        judge(exam, answerable, [rag.ask(exam.labelled.queries[query]) for query in answerable])
+        | {"answers": "extract, these"},
+        judge(exam, answerable, [guarded[query] for query in answerable])
+        | {"answers": config.mode, "invented_far": share([not guarded[query].refused for query in nothing])},
+        judge_texts(exam, answerable, raw)
+        | {"answers": f"{config.mode}, bare", "invented_far": share([not says_no_evidence(raw[q]) for q in nothing])},
     ]
-    write_text(run.dir / "llm_answers.jsonl", "".join(lines))
-    run.metric("llm_invents_bare", invented, "share", None, "unanswerable questions the bare model answers anyway")
+    keep_answers(exam, raw, guarded, run)
+    run.metric("llm_invents", rows[2]["invented_far"], "share", None, "unanswerable questions the bare model answers")
     run.learnt(
-        f"Told to say so, {config.llm} alone still answers {invented:.0%} of {len(nothing)} questions that the documents "
-        f"cannot answer; with the gate {rows[config.mode]['invented_far']:.0%}."
+        f"Told to say so, {config.llm} alone still answers {rows[2]['invented_far']:.0%} of {len(nothing)} questions "
+        f"that the documents cannot answer; with gate and grounding {rows[1]['invented_far']:.0%}."
     )
-    return list(rows.values())
+    return rows
+
+
+def judge_texts(exam: Exam, queries: list[str], texts: dict[str, str]) -> dict:
+    """The same shares for answers without citations."""
+    said = [query for query in queries if not says_no_evidence(texts[query])]
+    gold = exam.labelled.answers
+    right = [holds(texts[query], gold[query]) for query in said]
+    return {
+        "questions": len(queries),
+        "answered": len(said) / max(1, len(queries)),
+        "text_holds": share(right),
+        "f1": sum(word_f1(texts[query], gold[query]) for query in said) / max(1, len(said)),
+        "right_of_all": sum(right) / max(1, len(queries)),
+    }
+
+
+def keep_answers(exam: Exam, raw: dict[str, str], guarded: dict[str, Answer], run: Run) -> None:
+    """What the model wrote and what was shown of it, one question a line, to read with one's own eyes."""
+    lines = []
+    for query, text in raw.items():
+        gold = exam.labelled.answers[query] if query in exam.answerable else None
+        row = {"question": exam.labelled.queries[query], "model": text, "shown": guarded[query].text, "gold": gold}
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    write_text(run.dir / "llm_answers.jsonl", "".join(lines))
+    run.artefact("llm_answers.jsonl", kind="answers")
 
 
 def show_answers(rows: list[dict]) -> None:
     """The answers' table, and a word on what its columns mean."""
     table = Table(box=None, header_style="bold")
     columns = {
-        "answers": "answers", "questions": "questions", "answered": "answered", "text_holds": "answer right",
-        "citation_holds": "citation holds it", "passage_holds": "passage holds it", "f1": "F1",
+        "answers": "answers", "questions": "n", "answered": "answered", "text_holds": "right",
+        "citation_holds": "citation", "passage_holds": "passage", "f1": "F1", "right_of_all": "of all",
         "invented_far": "invents",
     }  # fmt: skip
     for key, title in columns.items():
@@ -264,6 +279,7 @@ def show_answers(rows: list[dict]) -> None:
         table.add_row(*(f"{v:.2f}" if isinstance(v, float) else "" if v is None else str(v) for v in values))
     console.print(table)
     error_console.print(
-        "right, holds: of the questions answered; invents: answers to questions of articles that are not indexed",
+        "right, citation, passage: the answer, the cited sentence or the cited passage holds a gold answer, of the "
+        "questions answered; of all: right, of all questions; invents: far questions that were answered",
         style="dim",
     )

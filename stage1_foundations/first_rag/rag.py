@@ -130,7 +130,7 @@ class Rag:
         check_question(question)
         with endpoint_errors(self.llm):
             response = self.engine.query(question)
-        return self._answer(question, response)
+        return self.answer(question, response)
 
     def retrieve(self, question: str) -> list[NodeWithScore]:
         """What the retriever finds, before the gate."""
@@ -152,7 +152,7 @@ class Rag:
             refine_template=REFINE_PROMPT, summary_template=QA_PROMPT,
         )  # fmt: skip
 
-    def _answer(self, question: str, response: RESPONSE_TYPE) -> Answer:
+    def answer(self, question: str, response: RESPONSE_TYPE) -> Answer:
         """LlamaIndex's response as an answer with numbered citations.
 
         An extractive answer names its passage itself. A model's answer is given the passage that holds most of its
@@ -160,19 +160,23 @@ class Rag:
         """
         nodes = response.source_nodes
         strength = self.gate.latest
-        refusal = Answer(question, NO_EVIDENCE, strength)
         text = (response.response or "").strip()
         if not nodes or not text or text == NO_EVIDENCE:
-            return refusal
+            return refusal(question, strength)
         texts = [item.node.get_content() for item in nodes]
         if self.llm is None:
             position = int(re.search(r"\[(\d+)\]$", text)[1]) - 1
             return Answer(question, text, strength, [cite(position, nodes, text[: text.rindex(" [")])])
         position = grounded(text, texts, self.weights)
         if position is None or says_no_evidence(text):
-            return refusal
+            return refusal(question, strength)
         quote = best_sentence(text, [texts[position]], self.weights)[1]
         return Answer(question, f"{text} [{position + 1}]", strength, [cite(position, nodes, quote)])
+
+
+def refusal(question: str, strength: float) -> Answer:
+    """The answer that there is no evidence."""
+    return Answer(question, NO_EVIDENCE, strength)
 
 
 def cite(position: int, nodes: list[NodeWithScore], quote: str) -> Citation:
