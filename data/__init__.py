@@ -7,11 +7,14 @@
     data.load_similarity("lee")           -> SimilarityPairs: first, second, scores
     data.load_bitext("tatoeba-en-es")     -> Bitext: first, second
     data.load_vectors("glove-50d")        -> words and a float32 array
+    data.load_answerability()             -> AnswerabilitySet: questions, contexts, answerable
+    data.load_parables("en")              -> RetrievalSet: a moral finds its story
     data.text_names(), retrieval_names()  -> the names that load_text and load_retrieval know
 
 `python -m data list | fetch | verify | path` does the same from a terminal; README.md has the table.
 """
 
+from data.answerability import AnswerabilitySet, load_answerability, load_parables
 from data.catalog import catalog, fetch, get
 from data.labelled import Bitext, LabelledTexts, SimilarityPairs, load_bitext, load_labelled, load_similarity
 from data.retrieval import RetrievalSet, load_retrieval, retrieval_names
@@ -19,6 +22,7 @@ from data.texts import load_text, text_names
 from data.vectors import load_vectors
 
 __all__ = [
+    "AnswerabilitySet",
     "Bitext",
     "LabelledTexts",
     "RetrievalSet",
@@ -26,8 +30,10 @@ __all__ = [
     "catalog",
     "fetch",
     "get",
+    "load_answerability",
     "load_bitext",
     "load_labelled",
+    "load_parables",
     "load_retrieval",
     "load_similarity",
     "load_text",
