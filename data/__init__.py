@@ -9,6 +9,7 @@
     data.load_vectors("glove-50d")        -> words and a float32 array
     data.load_answerability()             -> AnswerabilitySet: questions, contexts, answerable
     data.load_parables("en")              -> RetrievalSet: a moral finds its story
+    data.load_judged_answers("en")        -> answers with human scores
     data.text_names(), retrieval_names()  -> the names that load_text and load_retrieval know
 
 `python -m data list | fetch | verify | path` does the same from a terminal; README.md has the table.
@@ -16,6 +17,7 @@
 
 from data.answerability import AnswerabilitySet, load_answerability, load_parables
 from data.catalog import catalog, fetch, get
+from data.judged import JudgedAnswer, load_judged_answers
 from data.labelled import Bitext, LabelledTexts, SimilarityPairs, load_bitext, load_labelled, load_similarity
 from data.retrieval import RetrievalSet, load_retrieval, retrieval_names
 from data.texts import load_text, text_names
@@ -24,6 +26,7 @@ from data.vectors import load_vectors
 __all__ = [
     "AnswerabilitySet",
     "Bitext",
+    "JudgedAnswer",
     "LabelledTexts",
     "RetrievalSet",
     "SimilarityPairs",
@@ -32,6 +35,7 @@ __all__ = [
     "get",
     "load_answerability",
     "load_bitext",
+    "load_judged_answers",
     "load_labelled",
     "load_parables",
     "load_retrieval",
