@@ -19,7 +19,7 @@ from data.answerability import AnswerabilitySet, load_answerability, load_parabl
 from data.catalog import catalog, fetch, get
 from data.judged import JudgedAnswer, load_judged_answers
 from data.labelled import Bitext, LabelledTexts, SimilarityPairs, load_bitext, load_labelled, load_similarity
-from data.retrieval import RetrievalSet, load_retrieval, retrieval_names
+from data.retrieval import RetrievalSet, corpus_sha256, load_retrieval, retrieval_names
 from data.texts import load_text, text_names
 from data.vectors import load_vectors
 
@@ -31,6 +31,7 @@ __all__ = [
     "RetrievalSet",
     "SimilarityPairs",
     "catalog",
+    "corpus_sha256",
     "fetch",
     "get",
     "load_answerability",

@@ -5,9 +5,10 @@ measured on all of them by the same code. The words are those of the field: `cor
 """
 
 import csv
+import hashlib
 import json
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,6 +67,12 @@ class RetrievalSet:
         qrels = {query: self.qrels[query] for query in kept}
         answers = {query: self.answers[query] for query in kept if query in self.answers}
         return RetrievalSet(self.name, self.language, corpus, kept, qrels, answers, self.canary)
+
+
+def corpus_sha256(corpus: Mapping[str, str]) -> str:
+    """What identifies a corpus, whatever its order: SHA-256 of its sorted lines `id  sha256 of the text`."""
+    lines = (f"{id}  {hashlib.sha256(text.encode()).hexdigest()}\n" for id, text in sorted(corpus.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 Question = tuple[str, str, str, list[str]]  # query id, text, id of its passage, answers

@@ -131,9 +131,9 @@ def test_artefact_of_a_month_without_a_grader_earns_nothing(
     from labkit.runs import start_run
 
     monkeypatch.setenv("COURSE_LAB_RUNS", str(tmp_path / "runs"))
-    with start_run("stage2", "rag", "serve", {}):
+    with start_run("stage2", "serving", "serve", {}):
         pass
-    result = Grading(load_criteria(), [2], submission=tmp_path).month(2)
+    result = Grading(load_criteria(), [3], submission=tmp_path).month(3)
     assert (result.status, result.points) == (FAILED, 0)
     assert "cannot grade" in result.message
 
