@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from milestones.criteria import load_criteria
+
 ROOT = Path(__file__).parents[2]
 Answer = tuple[int, str, dict]
 
@@ -41,7 +43,7 @@ def test_nothing_started_is_red_in_one_line_a_check(run: Callable[..., Answer]) 
     assert [month["status"] for month in report["months"]] == ["not started"] * 5
     assert "month 1, likelihood: not started: nothing to grade yet; next: make stage1" in output
     assert "Traceback" not in output and "def test_check" not in output
-    assert "18 failed" in output
+    assert f"{sum(len(month.checks) for month in load_criteria().months)} failed" in output
 
 
 def test_picked_months_only(run: Callable[..., Answer]) -> None:
