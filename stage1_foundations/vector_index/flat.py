@@ -13,8 +13,8 @@ from typing import Any, Self
 import numpy as np
 
 from stage1_foundations.vector_index.index import VectorIndex, demand
-from stage1_foundations.vector_index.kernels import aligned_rows, distance, jit
-from stage1_foundations.vector_index.top_k import push, push_block
+from stage1_foundations.vector_index.kernels import aligned_rows, jit
+from stage1_foundations.vector_index.top_k import push_block, push_rows
 
 BLOCK = 1024  # vectors in a block of the product
 BATCH = 256  # queries in a block of the product
@@ -86,13 +86,9 @@ class FlatIndex(VectorIndex):
 
 @jit
 def search_direct(queries, vectors, squared, k):
-    """Exact search, one distance at a time: distances (Q, k) and ids (Q, k)."""
+    """Exact search, one query at a time: distances (Q, k) and ids (Q, k)."""
     best = np.full((queries.shape[0], k), np.inf, np.float32)
     ids = np.full((queries.shape[0], k), -1, np.int64)
     for i in range(queries.shape[0]):
-        query, nearest, names = queries[i], best[i], ids[i]  # views are not free: outside the inner loop
-        for row in range(vectors.shape[0]):
-            near = distance(vectors, row, query, squared)
-            if near < nearest[k - 1]:
-                push(nearest, names, near, row)
+        push_rows(vectors, 0, vectors.shape[0], queries[i], squared, best[i], ids[i])
     return best, ids

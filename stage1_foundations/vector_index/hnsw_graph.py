@@ -5,8 +5,8 @@ Three ideas carry the speed, none of them changes a result:
 - **The beam.** The paper keeps two heaps, C (to visit) and W (best so far). Whatever falls out of W is farther than
   all of W and would never be visited, so one sorted list of `ef` entries with a mark "expanded" does the work of both.
 - **Epochs.** `visited[node] == epoch` instead of a set: to forget all marks, count the epoch up by one.
-- **Two passes over a node's neighbours.** First mark the new ones and prefetch their rows, then compute: the loads of
-  up to 32 rows overlap instead of being waited for one after the other.
+- **Three passes over a node's neighbours.** First mark the new ones and prefetch their rows, then compute, four at a
+  time, then sort in: the loads of up to 32 rows overlap instead of being waited for one after the other.
 
 Layout: node i's neighbours at layer 0 are row i of `base_links`; at layer l >= 1, row `first_upper[i] + l - 1` of
 `upper_links`. Rows end with -1. Ids are int32.
@@ -17,7 +17,7 @@ Navigable Small World graphs", algorithms 1 to 5.
 
 import numpy as np
 
-from stage1_foundations.vector_index.kernels import distance, distance_between, jit, prefetch_row
+from stage1_foundations.vector_index.kernels import distance, distance_between, four_distances, jit, prefetch_row
 
 
 @jit
@@ -47,7 +47,18 @@ def beam_insert(beam_distances, beam_ids, count, node_distance, node):
 
 
 @jit
-def search_layer(query, vectors, squared, links, rows, level, visited, epoch, fresh, beam_distances, beam_ids, count):
+def distances_to(query, vectors, squared, nodes, count, out):
+    """Distances of the first `count` of `nodes` into `out`, four at a time."""
+    fours = count // 4 * 4
+    for j in range(0, fours, 4):
+        a, b, c, d = four_distances(vectors, nodes[j], nodes[j + 1], nodes[j + 2], nodes[j + 3], query, squared)
+        out[j], out[j + 1], out[j + 2], out[j + 3] = a, b, c, d
+    for j in range(fours, count):
+        out[j] = distance(vectors, nodes[j], query, squared)
+
+
+@jit
+def search_layer(query, vectors, squared, links, rows, level, visited, epoch, beam_distances, beam_ids, count):
     """Algorithm 2: walk towards the query on one layer, keeping the nearest nodes seen in the beam.
 
     Args:
@@ -55,7 +66,6 @@ def search_layer(query, vectors, squared, links, rows, level, visited, epoch, fr
         vectors: (N, W) padded rows.
         links, rows, level: the layer's neighbour table; node i's row is `i` at level 0, else `rows[i] + level - 1`.
         visited, epoch: a node with `visited[node] == epoch` has been seen.
-        fresh: int32 work space, as long as the longest neighbour list.
         beam_distances, beam_ids: (ef,) sorted; the first `count` are the entry points.
 
     Returns:
@@ -63,6 +73,7 @@ def search_layer(query, vectors, squared, links, rows, level, visited, epoch, fr
     """
     for i in range(count):
         visited[beam_ids[i]] = epoch
+    fresh, near = np.empty(links.shape[1], np.int32), np.empty(links.shape[1], np.float32)
     computed, position = 0, 0
     while position < count:
         node = beam_ids[position]
@@ -82,9 +93,9 @@ def search_layer(query, vectors, squared, links, rows, level, visited, epoch, fr
                 fresh[new] = neighbour
                 new += 1
         computed += new
+        distances_to(query, vectors, squared, fresh, new, near)
         for j in range(new):
-            near = distance(vectors, fresh[j], query, squared)
-            place = beam_insert(beam_distances, beam_ids, count, near, fresh[j])
+            place = beam_insert(beam_distances, beam_ids, count, near[j], fresh[j])
             if place >= 0:
                 count = min(count + 1, beam_ids.shape[0])
                 position = min(position, place)
@@ -181,7 +192,6 @@ def insert_nodes(vectors, squared, first, last, entry, levels, base_links, upper
         (entry node, distances computed, neighbour selection not counted).
     """
     beam_distances, beam_ids = np.empty(ef_construction, np.float32), np.empty(ef_construction, np.int32)
-    fresh = np.empty(base_links.shape[1], np.int32)
     chosen = np.empty(base_links.shape[1], np.int32)
     work_ids = np.empty(base_links.shape[1] + 1, np.int32)
     work_distances = np.empty(base_links.shape[1] + 1, np.float32)
@@ -198,8 +208,7 @@ def insert_nodes(vectors, squared, first, last, entry, levels, base_links, upper
             links = base_links if layer == 0 else upper_links
             visited[clock] += 1
             count, computed = search_layer(
-                query, vectors, squared, links, rows, layer, visited, visited[clock], fresh,
-                beam_distances, beam_ids, count,
+                query, vectors, squared, links, rows, layer, visited, visited[clock], beam_distances, beam_ids, count,
             )  # fmt: skip
             total += computed
             kept = select_neighbours(vectors, squared, beam_ids, beam_distances, count, degree, chosen)
@@ -224,7 +233,6 @@ def search_graph(queries, vectors, squared, k, entry, top, base_links, upper_lin
     found = np.full((queries.shape[0], k), -1, np.int64)
     distances = np.full((queries.shape[0], k), np.inf, np.float32)
     beam_distances, beam_ids = np.empty(ef, np.float32), np.empty(ef, np.int32)
-    fresh = np.empty(base_links.shape[1], np.int32)
     clock, total = visited.shape[0] - 1, 0
     for i in range(queries.shape[0]):
         nearest, near, computed = greedy_descent(queries[i], vectors, squared, upper_links, rows, entry, top, 0)
@@ -232,8 +240,7 @@ def search_graph(queries, vectors, squared, k, entry, top, base_links, upper_lin
         beam_ids[0], beam_distances[0] = nearest, near
         visited[clock] += 1
         count, computed = search_layer(
-            queries[i], vectors, squared, base_links, rows, 0, visited, visited[clock], fresh,
-            beam_distances, beam_ids, 1,
+            queries[i], vectors, squared, base_links, rows, 0, visited, visited[clock], beam_distances, beam_ids, 1,
         )  # fmt: skip
         total += computed
         for j in range(min(k, count)):

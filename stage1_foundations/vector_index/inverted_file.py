@@ -16,9 +16,9 @@ import numpy as np
 
 from labkit.errors import LabError
 from stage1_foundations.vector_index.index import VectorIndex, demand
-from stage1_foundations.vector_index.kernels import aligned_rows, distance, jit
+from stage1_foundations.vector_index.kernels import aligned_rows, jit
 from stage1_foundations.vector_index.kmeans import assign, kmeans
-from stage1_foundations.vector_index.top_k import push
+from stage1_foundations.vector_index.top_k import push_rows
 
 
 class InvertedLists:
@@ -142,13 +142,10 @@ def restored_lists(lists: int, arrays: dict[str, np.ndarray]) -> InvertedLists:
 
 
 @jit
-def nearest_lists(query, centroids, squared, best, probes):
-    """Fill `best` and `probes` (nprobe,) with the distances and numbers of the nearest centroids, nearest first."""
-    best[:], probes[:] = np.inf, -1
-    for row in range(centroids.shape[0]):
-        near = distance(centroids, row, query, squared)
-        if near < best[-1]:
-            push(best, probes, near, row)
+def nearest_lists(query, centroids, squared, distances, probes):
+    """Fill `distances` and `probes` (nprobe,) with those of the nearest centroids, nearest first."""
+    distances[:], probes[:] = np.inf, -1
+    push_rows(centroids, 0, centroids.shape[0], query, squared, distances, probes)
 
 
 @jit
@@ -163,12 +160,12 @@ def search_lists(queries, centroids, vectors, starts, ids, squared, k, nprobe):
     list_distances, probes = np.empty(nprobe, np.float32), np.empty(nprobe, np.int64)
     computed = queries.shape[0] * centroids.shape[0]
     for i in range(queries.shape[0]):
-        query, nearest, names = queries[i], best[i], found[i]  # views are not free: outside the inner loop
+        query, nearest, rows = queries[i], best[i], found[i]  # views are not free: outside the inner loop
         nearest_lists(query, centroids, squared, list_distances, probes)
         for number in probes:
             computed += starts[number + 1] - starts[number]
-            for row in range(starts[number], starts[number + 1]):
-                near = distance(vectors, row, query, squared)
-                if near < nearest[k - 1]:
-                    push(nearest, names, near, ids[row])
+            push_rows(vectors, starts[number], starts[number + 1], query, squared, nearest, rows)
+        for j in range(k):
+            if rows[j] >= 0:
+                rows[j] = ids[rows[j]]
     return best, found, computed

@@ -1,6 +1,6 @@
 """`sweep`: every library and family on one set of vectors; recall against speed, as a table and a plot."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -94,47 +94,60 @@ def settings_for(config: SweepConfig, problem: Problem) -> Settings:
     )  # fmt: skip
 
 
-def chosen(config: SweepConfig, settings: Settings) -> list[Adapter]:
-    """The adapters asked for, family by family; says which libraries are missing."""
+def chosen(config: SweepConfig) -> dict[str, list[str]]:
+    """The libraries asked for that have each family asked for; says which libraries are missing."""
     libraries = []
     for library in _words(config.libraries):
         reason = why_missing(library)
         if reason:
-            error_console.print(reason, style="dim", markup=False)
+            error_console.print(reason, style="dim", markup=False, soft_wrap=True)
         else:
             libraries.append(library)
     families = _words(config.families)
     for family in families:
         if family not in FAMILIES:
             raise LabError(f"no family is called {family}", f"--families with some of: {', '.join(FAMILIES)}")
-    adapters = [
-        make_adapter(library, family, settings)
-        for family in families
-        for library in libraries
-        if family in library_class(library).families
-    ]
-    if not adapters:
+    found = {family: [name for name in libraries if family in library_class(name).families] for family in families}
+    if not any(found.values()):
         raise LabError("no library is left that has such an index", "--libraries ours,faiss --families hnsw")
-    return adapters
+    return {family: names for family, names in found.items() if names}
 
 
 def sweep(config: SweepConfig, problem: Problem, truth: GroundTruth) -> list[Row]:
-    """Build and measure everything; the libraries of one family take turns."""
+    """Build and measure everything, family by family."""
+    return [row for group in built_groups(config, problem) for row in group.measured(truth, config.k, config.rounds)]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The libraries' indexes of one family, ready to be searched, and what building them cost."""
+
+    adapters: list[Adapter]
+    builds: list[Built]
+    formula: float
+    arguments: list[int]
+
+    def measured(self, truth: GroundTruth, k: int, rounds: int) -> list[Row]:
+        """One row for each library; they take turns."""
+        points = measure(self.adapters, [self.arguments] * len(self.adapters), truth, k, rounds)
+        return [
+            Row(adapter.library, adapter.family, built, self.formula, found)
+            for adapter, built, found in zip(self.adapters, self.builds, points, strict=True)
+        ]
+
+
+def built_groups(config: SweepConfig, problem: Problem) -> Iterator[Group]:
+    """One family after the other, so that only one family's indexes are in memory."""
     settings = settings_for(config, problem)
-    adapters = chosen(config, settings)
-    rows = []
-    for family in dict.fromkeys(adapter.family for adapter in adapters):
-        group = [adapter for adapter in adapters if adapter.family == family]
+    for family, libraries in chosen(config).items():
+        adapters = [make_adapter(library, family, settings) for library in libraries]
         builds = []
-        for adapter in group:
+        for adapter in adapters:
             error_console.print(f"build {adapter.name} ...", style="dim")
             warm_up(adapter, problem.vectors)
             builds.append(build(adapter, problem.vectors))
-        grid = [value for value in GRID[FAMILIES[family]] if family == "hnsw" or value <= settings.lists]
-        measured = measure(group, [grid] * len(group), truth, config.k, config.rounds)
-        for adapter, built, points in zip(group, builds, measured, strict=True):
-            rows.append(Row(adapter.library, family, built, formula_bytes(family, settings), points))
-    return rows
+        arguments = [value for value in GRID[FAMILIES[family]] if family == "hnsw" or value <= settings.lists]
+        yield Group(adapters, builds, formula_bytes(family, settings), arguments)
 
 
 def show(rows: list[Row], problem: Problem, k: int) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stage1_foundations.vector_index.kernels import jit
+from stage1_foundations.vector_index.kernels import distance, four_distances, jit
 
 
 @jit
@@ -18,6 +18,28 @@ def push(best, ids, value, identity):
         place -= 1
     best[place] = value
     ids[place] = identity
+
+
+@jit
+def push_rows(vectors, first, end, query, squared, best, rows):
+    """Push the distances of the rows `first` to `end - 1`, four at a time, with the row's number as id.
+
+    Args:
+        vectors: (N, W) padded rows. query: (W,).
+        best, rows: (k,) sorted; filled with inf and -1 at the start.
+    """
+    last = best.shape[0] - 1
+    fours = first + (end - first) // 4 * 4
+    for row in range(first, fours, 4):
+        a, b, c, d = four_distances(vectors, row, row + 1, row + 2, row + 3, query, squared)
+        if min(min(a, b), min(c, d)) < best[last]:
+            for i, near in enumerate((a, b, c, d)):
+                if near < best[last]:
+                    push(best, rows, near, row + i)
+    for row in range(fours, end):
+        near = distance(vectors, row, query, squared)
+        if near < best[last]:
+            push(best, rows, near, row)
 
 
 @jit

@@ -20,7 +20,7 @@ LIBRARIES = {
     "hnswlib": "stage1_foundations.vector_index.adapters.hnswlib_library:Hnswlib",
     "usearch": "stage1_foundations.vector_index.adapters.usearch_library:Usearch",
 }
-OPTIONAL = {"hnswlib": "pip install hnswlib (there are no wheels: it wants a C++ compiler)"}
+OPTIONAL = {"hnswlib": "pip install hnswlib, which wants a C++ compiler"}
 
 __all__ = ["FAMILIES", "LIBRARIES", "Adapter", "Settings", "library_class", "make_adapter", "why_missing"]
 
@@ -44,7 +44,7 @@ def why_missing(library: str) -> str | None:
     try:
         library_class(library)
     except ImportError as error:
-        return f"{library} is left out: {error}; {OPTIONAL.get(library, 'make setup')}"
+        return f"{library} is left out ({error}): {OPTIONAL.get(library, 'make setup')}"
     return None
 
 

@@ -7,7 +7,10 @@ import pytest
 
 from labkit.runs import read_report
 from stage1_foundations.vector_index import task
+from stage1_foundations.vector_index.bench import compare
+from stage1_foundations.vector_index.measure import Built, Point
 from stage1_foundations.vector_index.recall import DEFINITION
+from stage1_foundations.vector_index.sweep import Row
 
 
 def report_of(runs, command):
@@ -74,10 +77,26 @@ def test_bench(cli, runs):
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["bench"] for line in lines] == ["flat", "ivf", "hnsw"]
     for line in lines:
-        assert line["threads"] == 1 and line["vectors"] == 3000
-        assert line["ours_over_faiss"] == pytest.approx(line["qps"]["ours"] / line["qps"]["faiss"])
+        assert line["threads"] == 1 and line["vectors"] == 3000 and set(line["qps"]) == {"ours", "faiss"}
+        for low, median, high in (*line["qps"].values(), *line["batch_qps"].values(), line["ours_over_faiss"]):
+            assert 0 < low <= median <= high
+        assert f"{line['bench']} one by one" in error and f"{line['bench']} in a batch" in error
     _, report = report_of(runs, "bench")
     assert {"flat_speed", "ivf_speed", "hnsw_speed"} == set(report["metrics"])
+
+
+def test_bench_compares_within_a_repetition():
+    """Catches: ours of one repetition over faiss's of another; the ratio upside down; a mean for a median."""
+    built = Built("x", 1.0, 200.0)
+
+    def row(library: str, qps: float) -> Row:
+        return Row(library, "ivf", built, 200.0, [Point("x", 1, 0.96, qps, 1, 1, 10 * qps)])
+
+    line = compare([[row("ours", ours), row("faiss", theirs)] for ours, theirs in ((10, 20), (90, 90), (40, 20))], 0.95)
+    assert line["ours_over_faiss"] == [0.5, 1.0, 2.0] == line["ours_over_faiss_batch"]
+    assert line["qps"] == {"ours": [10, 40, 90], "faiss": [20, 20, 90]}
+    missed = compare([[row("ours", 10), row("faiss", 20)]], 0.97)
+    assert missed["qps"] == {"ours": None, "faiss": None} and missed["ours_over_faiss"] is None
 
 
 @pytest.mark.assets

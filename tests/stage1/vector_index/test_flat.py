@@ -6,6 +6,7 @@ import pytest
 
 from stage1_foundations.vector_index.flat import DIRECT, FlatIndex
 from stage1_foundations.vector_index.kernels import aligned_rows
+from stage1_foundations.vector_index.top_k import push_rows
 
 
 @pytest.mark.parametrize("count", [1, 63, 1024, 1025, 4000])
@@ -33,6 +34,20 @@ def test_one_query_and_a_batch_agree(vectors, queries, metric):
         np.testing.assert_allclose(some_scores, scores[start : start + DIRECT], atol=2e-6)
     one_scores, one_ids = index.search(queries[0], 7)
     assert one_ids.shape == (1, 7) and one_ids.dtype == np.int64 and one_scores.dtype == np.float32
+
+
+@pytest.mark.parametrize("first, end", [(0, 0), (0, 1), (0, 3), (0, 4), (5, 12), (7, 8), (2, 1003)])
+def test_push_rows_takes_all_rows_once(vectors, queries, metric, first, end):
+    """Catches: rows left over when four are computed at a time; a fourth row beyond the end; the wrong number."""
+    rows, query, squared = aligned_rows(vectors), aligned_rows(queries)[0], metric == "l2"
+    best, ids = np.full(5, np.inf, np.float32), np.full(5, -1, np.int64)
+    push_rows(rows, first, end, query, squared, best, ids)
+    part = rows[first:end].astype(np.float64)
+    exact = ((part - query) ** 2).sum(axis=1) if squared else -(part @ query)
+    order = np.argsort(exact)[:5]
+    found = min(5, end - first)
+    assert ids.tolist() == [*(first + order), *[-1] * (5 - found)]
+    np.testing.assert_allclose(best[:found], exact[order], atol=2e-6)
 
 
 def test_adding_in_pieces_is_adding_at_once(vectors, queries):
