@@ -57,6 +57,7 @@ def run_bench(config: BenchConfig, preset: str) -> None:
     """Run the parts and print their lines."""
     with start_run("stage1", "vector_index", "bench", config, preset=preset, seed=config.seed) as run, one_thread():
         problem = load_problem(config.data, config.vectors, config.queries, config.seed)
+        problem.note(run)
         truth = exact(problem, 10)
         settings = SweepConfig(
             libraries=config.libraries, families=",".join(BARS) if config.parts == "all" else config.parts,

@@ -14,6 +14,7 @@ import warnings
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+from rich import box
 from rich.table import Table
 
 from labkit.cli import option
@@ -26,6 +27,7 @@ from stage1_foundations.vector_index.adapters.adapter import Settings
 from stage1_foundations.vector_index.adapters.ours import build
 from stage1_foundations.vector_index.index import VectorIndex
 from stage1_foundations.vector_index.kmeans import TooFewPoints
+from stage1_foundations.vector_index.measure import one_thread
 from stage1_foundations.vector_index.problems import Problem, load_problem
 from stage1_foundations.vector_index.product_quantizer import Codebooks
 from stage1_foundations.vector_index.recall import DEFINITION, GroundTruth, ground_truth, recall_at_k
@@ -72,12 +74,13 @@ def run_clusters(config: ClustersConfig, preset: str) -> None:
     """The command."""
     if config.vectors < 200:
         raise LabError(f"{config.vectors} vectors have no hundredth neighbour worth the name", "--vectors 2000")
-    with start_run("stage1", "vector_index", "clusters", config, preset=preset, seed=config.seed) as run:
+    with start_run("stage1", "vector_index", "clusters", config, preset=preset, seed=config.seed) as run, one_thread():
         findings = []
         for name in progress(("uniform", "clustered"), description="clusters"):
             problem = load_problem(name, config.vectors, config.queries, config.seed)
+            problem.note(run)
             findings.append(examine(problem, config))
-        show(findings)
+        show(findings, config)
         record(run, findings, config)
 
 
@@ -128,9 +131,10 @@ def code_error(codebooks: Codebooks, vectors: np.ndarray) -> float:
     return float(((vectors - codebooks.decode(codebooks.encode(vectors))) ** 2).sum(axis=1).mean())
 
 
-def show(findings: list[Finding]) -> None:
+def show(findings: list[Finding], config: ClustersConfig) -> None:
     """The two sets side by side."""
-    table = Table(header_style="dim")
+    console.print(f"\n{config.vectors:,} vectors of 64 dimensions, {config.queries} queries, squared L2 distances")
+    table = Table(header_style="dim", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     for item in findings:
         table.add_column(item.data, justify="right")
@@ -144,6 +148,7 @@ def show(findings: list[Finding]) -> None:
     for field in ("ivf", "ivf_pq", "ivf_pq_refine", "hnsw"):
         table.add_row(f"recall@10, {field}", *(f"{getattr(item, field):.3f}" for item in findings))
     console.print(table)
+    console.print("where the code error is no smaller than the gap, a code's ranks are noise", style="dim")
     console.print(DEFINITION.replace("@k", "@10", 1), style="dim", markup=False)
 
 

@@ -52,7 +52,7 @@ class Built:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """BLAS on one thread, too."""
+    """BLAS on one thread, too. (Its threads also wait by spinning: on a busy machine two are slower than one.)"""
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):

@@ -8,11 +8,13 @@
 All are of unit length, so inner product, cosine and L2 rank alike.
 """
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 
 from labkit.errors import LabError
+from labkit.runs import Run
 from stage1_foundations.vector_index.index import normalise
 
 PROBLEMS = ("glove", "passages", "uniform", "clustered")
@@ -31,6 +33,12 @@ class Problem:
     def dimensions(self) -> int:
         """D."""
         return self.vectors.shape[1]
+
+    def note(self, run: Run) -> None:
+        """Record in the run's report what was searched: vectors and queries, by their SHA-256."""
+        digest = hashlib.sha256(self.vectors)
+        digest.update(self.queries)
+        run.data(self.name, digest.hexdigest(), self.vectors.nbytes + self.queries.nbytes)
 
 
 def load_problem(

@@ -67,6 +67,7 @@ def run_sweep(config: SweepConfig, preset: str) -> None:
     """The command."""
     with start_run("stage1", "vector_index", "sweep", config, preset=preset, seed=config.seed) as run, one_thread():
         problem = load_problem(config.data, config.vectors, config.queries, config.seed, config.encoder)
+        problem.note(run)
         truth = exact(problem, config.k)
         rows = sweep(config, problem, truth)
         show(rows, problem, config.k)
@@ -153,20 +154,20 @@ def built_groups(config: SweepConfig, problem: Problem) -> Iterator[Group]:
 def show(rows: list[Row], problem: Problem, k: int) -> None:
     """Two tables that fit a terminal of 80 columns: speed at a recall, and what it costs."""
     count, dimensions = problem.vectors.shape
-    title = f"{problem.name}: {count:,} x {dimensions}, {len(problem.queries)} queries, one thread"
+    console.print(f"\n{problem.name}: {count:,} x {dimensions}, {len(problem.queries)} queries, one thread")
+    console.print(f"queries a second, one by one, at a recall@{k}")
     heads = ["best recall", *(f"QPS at .{round(100 * target)}" for target in TARGETS)]
-    console.print(grid(f"{title}\nqueries a second, one by one, at a recall@{k}", heads, rows, speed_cells))
+    console.print(grid(heads, rows, speed_cells))
     console.print(DEFINITION.replace("@k", f"@{k}", 1), style="dim", markup=False)
+    console.print("\ntime and memory; times at the first setting with recall >= .95, else at the best one")
     heads = ["p50 ms", "p95 ms", "batch QPS", "build s", "B/vector", "formula"]
-    title = "time and memory; times at the first setting with recall >= .95, else at the best one"
-    console.print(grid(title, heads, rows, cost_cells))
+    console.print(grid(heads, rows, cost_cells))
     console.print("B/vector: size of the index's file; formula: the textbook's (adapters/adapter.py)", style="dim")
 
 
-def grid(title: str, heads: list[str], rows: list[Row], cells: Callable[[Row], list[str]]) -> Table:
+def grid(heads: list[str], rows: list[Row], cells: Callable[[Row], list[str]]) -> Table:
     """One table, a rule between families."""
-    table = Table(title=title, title_justify="left", title_style="", header_style="dim", box=box.SIMPLE_HEAD,
-                  padding=(0, 1, 0, 0))  # fmt: skip
+    table = Table(header_style="dim", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("index", no_wrap=True)
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)

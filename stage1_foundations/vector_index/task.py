@@ -22,6 +22,8 @@ from labkit.runs import Run, start_run
 from stage1_foundations.vector_index.hnsw import HNSWIndex
 from stage1_foundations.vector_index.inverted_file import IVFIndex
 from stage1_foundations.vector_index.kmeans import FEWEST
+from stage1_foundations.vector_index.measure import one_thread
+from stage1_foundations.vector_index.problems import Problem
 from stage1_foundations.vector_index.product_quantizer import ProductQuantizer
 from stage1_foundations.vector_index.recall import DEFINITION, GroundTruth, ground_truth, recall_at_k
 
@@ -65,11 +67,13 @@ def run_task(config: TaskConfig, preset: str) -> None:
         if len(chosen.corpus) < 4 * K:
             raise LabError(f"{len(chosen.corpus)} passages are too few to lose any", f"--passages {40 * K}")
         queries, vectors = encoded(config.encoder, chosen)
-        truth = ground_truth(queries, vectors, depth=5 * K)
-        outcomes = [
-            Outcome(index, setting, recall_at_k(ids, truth, K), ndcg(ids, chosen))
-            for index, setting, ids in answers(queries, vectors, truth, config.seed)
-        ]
+        Problem(f"{config.retrieval}, {config.encoder}", vectors, queries).note(run)
+        with one_thread():
+            truth = ground_truth(queries, vectors, depth=5 * K)
+            outcomes = [
+                Outcome(index, setting, recall_at_k(ids, truth, K), ndcg(ids, chosen))
+                for index, setting, ids in answers(queries, vectors, truth, config.seed)
+            ]
         record(run, outcomes, ndcg(truth.ids[:, :K], chosen), config, len(vectors))
 
 
@@ -167,8 +171,8 @@ def record(run: Run, outcomes: list[Outcome], exact: float, config: TaskConfig, 
 
 def show(outcomes: list[Outcome], exact: float, title: str) -> None:
     """The table."""
-    table = Table(title=f"{title}: exact search has nDCG@10 {exact:.4f}", title_justify="left", title_style="",
-                  header_style="dim", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))  # fmt: skip
+    console.print(f"\n{title}: exact search has nDCG@10 {exact:.4f}", markup=False)
+    table = Table(header_style="dim", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for head in ("index", "setting", "recall@10", "nDCG@10", "of exact"):
         table.add_column(head, justify="left" if head in ("index", "setting") else "right", no_wrap=True)
     for item, following in zip(outcomes, [*outcomes[1:], None], strict=True):

@@ -6,6 +6,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from stage1_foundations.vector_index.problems import clustered
 
@@ -14,8 +15,10 @@ METRICS = {"inner_product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
-    """FAISS's threads would only make the machine slower for the other tests."""
+    """The threads of FAISS and BLAS only wait for each other on matrices as small as these."""
     faiss.omp_set_num_threads(1)
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(autouse=True)

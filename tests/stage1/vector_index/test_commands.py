@@ -17,7 +17,7 @@ def report_of(runs, command):
     """The newest report of a command; its figures exist and are PNGs."""
     folder = runs / "stage1" / "vector_index" / f"latest-{command}"
     report = read_report(folder)
-    assert report["status"] == "finished" and report["learnt"]
+    assert report["status"] == "finished" and report["learnt"] and report["data"]
     for figure in report["figures"]:
         assert (folder / figure["path"]).read_bytes().startswith(b"\x89PNG")
     return folder, report
