@@ -28,7 +28,8 @@ READY_LOCK := $(if $(filter 1,$(STAGE)),$(READY_STAGE1),$(READY_MAIN))
 READY := $(READY_LOCK)$(if $(TORCH_INDEX_URL),-$(shell printf %s '$(TORCH_INDEX_URL)' | cksum | cut -d ' ' -f 1))
 UNFINISHED := $(VENV).unfinished
 
-ASSETS_1 := tiny-shakespeare shakespeare smollm2-135m-instruct
+ASSETS_1 := tiny-shakespeare shakespeare smollm2-135m-instruct all-minilm-l6-v2 multilingual-e5-small glove-tatoeba \
+    squad-shifts construction-faq idioms question-types call-intents human-similarity
 
 .PHONY: help setup stage1 stage2 stage3 all milestones test lint bench lock clean python-is-right
 .NOTPARALLEL:
@@ -44,11 +45,18 @@ help:
 setup: python-is-right $(READY) ## make .venv with all that STAGE needs; does nothing the second time
 	@:
 
-stage1: setup ## train a mini-GPT, look inside it, see whether month 1 is passed
+stage1: setup ## mini-GPT, embeddings, vector indexes, a first RAG; is month 1 passed?
 	@$(PY) -m data fetch $(ASSETS_1)
 	@$(PY) -m stage1_foundations.gpt train --preset $(PRESET)
 	@$(PY) -m stage1_foundations.gpt anatomy
 	@$(PY) -m stage1_foundations.gpt ablate --preset $(PRESET)
+	@$(PY) -m stage1_foundations.embeddings evaluate --preset $(PRESET)
+	@$(PY) -m stage1_foundations.embeddings train --preset $(PRESET)
+	@$(PY) -m stage1_foundations.embeddings explain --preset $(PRESET)
+	@$(PY) -m stage1_foundations.vector_index all --preset $(PRESET)
+	@$(PY) -m stage1_foundations.first_rag build --preset $(PRESET)
+	@$(PY) -m stage1_foundations.first_rag trace "How does a with statement work?"
+	@$(PY) -m stage1_foundations.first_rag evaluate --preset $(PRESET)
 	@$(PY) -m labkit.summary stage1
 	@$(PY) -m milestones --months 1
 
@@ -69,8 +77,9 @@ test: setup ## the project's own tests
 lint: setup ## ruff: errors, imports, bugs, simplifications (not formatting)
 	@$(PY) -m ruff check .
 
-bench: setup ## the labs beside their peers, in one process: JSON lines
+bench: setup ## the labs beside their peers, in one process each: JSON lines
 	@$(PY) -m stage1_foundations.gpt bench
+	@$(PY) -m stage1_foundations.vector_index bench
 
 # uv does not read pip's settings, so the index is handed over. A lock keeps its versions where pyproject.toml
 # allows them; to move one on: `make lock ARGS="--upgrade-package NAME"`.
