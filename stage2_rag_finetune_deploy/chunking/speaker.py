@@ -1,0 +1,93 @@
+"""By speaker: a meeting is cut between turns, never inside one unless it must be; who and when go into the metadata.
+
+    {"speakers": "Mei Lin, Ravi Menon", "time": "00:00:21", "until": "00:00:33"}
+
+A turn in a meeting is short ("Against?"), and most mean nothing alone. So turns that follow each other share a chunk
+until it holds `join_below` tokens: 0 keeps every speaker apart, the cap gives whole exchanges.
+"""
+
+from llama_index.core.bridge.pydantic import Field
+from llama_index.core.schema import BaseNode
+
+from stage2_rag_finetune_deploy.chunking.packing import fit
+from stage2_rag_finetune_deploy.chunking.sentences import Offsets
+from stage2_rag_finetune_deploy.chunking.spans import Span, SpanParser
+from stage2_rag_finetune_deploy.chunking.transcript import Script, show_time
+
+SPEAKERS, TIME, UNTIL = "speakers", "time", "until"
+
+
+class TurnParser(SpanParser):
+    """What speaker and topic chunkers share: pieces that are turns, and chunks with speakers and times."""
+
+    def turn_pieces(self, script: Script) -> tuple[list[Offsets], list[int], int]:
+        """Turns as pieces that fit, their sizes, and the cap for them: what a repeated name leaves of it."""
+        names = [f"{name}:" for name in script.speakers]
+        room = self.cap - max(self.counter.sizes(names), default=0) - 1
+        room = max(room, self.cap // 2)
+        fitted = fit(script.text, script.turns, room, self.counter)
+        return [piece for piece, _ in fitted], [size for _, size in fitted], room
+
+    def span(self, script: Script, start: int, end: int) -> Span:
+        """A part of the script as a chunk; one that begins inside a turn repeats the speaker's name."""
+        spoken, raw = script.spoken(start, end), script.raw(start, end)
+        said = script.text[start:end].strip()
+        if spoken[0].speaker and not script.begins_turn(start):
+            said = f"{spoken[0].speaker}: {said}"
+        names = dict.fromkeys(turn.speaker for turn in spoken if turn.speaker)
+        times = [turn.seconds for turn in spoken if turn.seconds is not None]
+        metadata = {SPEAKERS: ", ".join(names)}
+        if times:
+            metadata |= {TIME: show_time(times[0]), UNTIL: show_time(times[-1])}
+        return Span(*raw, metadata, said)
+
+
+class SpeakerParser(TurnParser):
+    """Chunks of whole turns.
+
+    Args:
+        join_below: a chunk takes the next turn as long as it is smaller than this; 0: one speaker a chunk.
+        overlap: up to so many tokens of whole turns stand again at the start of the next chunk.
+    """
+
+    join_below: int = Field(default=100, ge=0)
+
+    def spans(self, document: BaseNode) -> list[Span]:
+        """See `SpanParser.spans`."""
+        script = Script(document.get_content())
+        pieces, sizes, room = self.turn_pieces(script)
+        groups = join_turns(sizes, min(self.join_below, room), room)
+        return [self.span(script, pieces[first][0], pieces[last - 1][1])
+                for first, last in reach_back(groups, sizes, self.overlap, room)]  # fmt: skip
+
+
+# exercise: chunking.join_turns
+def join_turns(sizes: list[int], join_below: int, cap: int) -> list[tuple[int, int]]:
+    """Turns in groups: a group takes the next turn while it is smaller than `join_below` and the turn fits.
+
+    Args:
+        sizes: of the turns, none over the cap.
+
+    Returns:
+        (first, last + 1) of each group, one after the other.
+    """
+    groups: list[tuple[int, int]] = []
+    first = total = 0
+    for number, size in enumerate(sizes):
+        if number > first and (total >= join_below or total + size > cap):
+            groups.append((first, number))
+            first, total = number, 0
+        total += size
+    return [*groups, (first, len(sizes))] if sizes else []
+    # end exercise
+
+
+def reach_back(groups: list[tuple[int, int]], sizes: list[int], overlap: int, cap: int) -> list[tuple[int, int]]:
+    """Each group with as many of the turns before it as are together no larger than the overlap and fit."""
+    reached = []
+    for first, last in groups:
+        total, shared, start = sum(sizes[first:last]), 0, first
+        while start > 0 and shared + sizes[start - 1] <= overlap and total + shared + sizes[start - 1] <= cap:
+            start, shared = start - 1, shared + sizes[start - 1]
+        reached.append((start, last))
+    return reached
