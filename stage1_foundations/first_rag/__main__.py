@@ -12,7 +12,8 @@ COMMANDS = [
             commands.BUILD_PRESETS),
     Command("ask", 'ask "a question": the answer and where it stands', commands.AskConfig, commands.run_ask),
     Command("trace", "the same, with every step that LlamaIndex takes", commands.TraceConfig, commands.run_trace),
-    Command("modes", "the same question through four response synthesizers", commands.AskConfig, commands.run_modes),
+    Command("modes", "the same question through four response synthesizers", commands.QuestionConfig,
+            commands.run_modes),
     Command("evaluate", "retrieval, citations and refusals on questions with known passages",
             evaluate_command.EvaluateConfig, evaluate_command.run_evaluate, evaluate_command.PRESETS),
 ]  # fmt: skip

@@ -13,6 +13,8 @@ from typing import Any
 
 from llama_index.core import Document, SimpleDirectoryReader
 from llama_index.core.readers.base import BaseReader
+from pypdf.errors import FileNotDecryptedError
+from tenacity import RetryError
 
 from labkit.errors import LabError
 from labkit.progress import error_console, progress
@@ -119,8 +121,7 @@ def _read_file(reader: SimpleDirectoryReader, path: Path, source: str) -> list[D
     try:
         parts = reader.load_resource(str(path))
     except Exception as error:  # each format has its own dozen of errors
-        reason = " ".join(str(error.__cause__ or error).split())[:120]
-        raise LabError(f"{source} cannot be read: {reason}", advice) from error
+        raise LabError(f"{source} cannot be read: {_reason(error)}", advice) from error
     pages = [(number, part.text.strip()) for number, part in enumerate(parts, start=1) if part.text.strip()]
     if not pages:
         scanned = ", perhaps a scan" if path.suffix.lower() == ".pdf" else ""
@@ -128,6 +129,16 @@ def _read_file(reader: SimpleDirectoryReader, path: Path, source: str) -> list[D
     if len(parts) == 1:
         return [make_document(source, pages[0][1])]
     return [make_document(f"{source}, page {number}", text, page=number) for number, text in pages]
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, below "Error loading file" and the RetryError that LlamaIndex wraps around it."""
+    error = error.__cause__ or error
+    if isinstance(error, RetryError):
+        error = error.last_attempt.exception() or error
+    if isinstance(error, FileNotDecryptedError):
+        return "it is encrypted and wants a password"
+    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def python_topics() -> list[Document]:

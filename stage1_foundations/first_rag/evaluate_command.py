@@ -1,36 +1,34 @@
 """`evaluate`: build, save, load, retrieve, calibrate, answer; every figure of the README comes from here."""
 
-import json
 from dataclasses import dataclass, replace
 
 from rich.table import Table
 
 import data
 from labkit.cli import option
-from labkit.files import write_json, write_text
-from labkit.progress import console, error_console, progress
+from labkit.files import write_json
+from labkit.progress import console, progress
 from labkit.runs import Run, start_run
+from stage1_foundations.first_rag.answer_exam import examine_answers, examine_llm, show_answers
 from stage1_foundations.first_rag.commands import save_trace
 from stage1_foundations.first_rag.corpus import passages_as_documents
 from stage1_foundations.first_rag.embedding import LabEmbedding
 from stage1_foundations.first_rag.evaluation import (
     Exam,
     area_under_curve,
-    cited_text,
-    cites_gold,
-    holds,
+    halves,
     interval,
     make_exam,
     ranked_sources,
     reciprocal_rank,
+    record_metric,
     share,
-    word_f1,
 )
 from stage1_foundations.first_rag.evaluation_plots import plot_evidence
 from stage1_foundations.first_rag.evidence import calibrate, evidence
 from stage1_foundations.first_rag.index_folder import build_index, load_index, save_index, split_documents
-from stage1_foundations.first_rag.llm import endpoint_errors
-from stage1_foundations.first_rag.rag import LLM_MODES, Answer, Rag, RagConfig, refusal, says_no_evidence
+from stage1_foundations.first_rag.llm import LLMS
+from stage1_foundations.first_rag.rag import LLM_MODES, Rag, RagConfig
 
 DEPTH = 10
 
@@ -43,7 +41,7 @@ class EvaluateConfig:
     questions: int = option(200, "answerable questions; half of them calibrate the gate")
     unanswerable: int = option(100, "questions without an answer, near ones and as many far ones; half calibrate")
     llm_questions: int = option(6, "questions for the language model, as many unanswerable ones; 0: none")
-    llm: str = option("smollm2", "which language model", ("smollm2", "endpoint"))
+    llm: str = option("smollm2", "which language model", LLMS)
     mode: str = option("compact", "how the language model is asked", LLM_MODES)
     api_base: str | None = option(None, "address of an OpenAI-compatible endpoint, with /v1")
     model: str | None = option(None, "the endpoint's model")
@@ -74,7 +72,10 @@ def run_evaluate(config: EvaluateConfig, preset: str) -> None:
         rag = Rag(rag.index, embedding, replace(rag.config, threshold=threshold))
         rows["answers"] = [examine_answers(exam, rag, run)]
         if config.llm_questions:
-            rows["answers"] += examine_llm(exam, rag, config, run)
+            options = replace(
+                rag.config, mode=config.mode, llm=config.llm, api_base=config.api_base, model=config.model, tokens=32
+            )
+            rows["answers"] += examine_llm(exam, rag, options, config.llm_questions, run)
         show_answers(rows["answers"])
         question = exam.labelled.queries[exam.answerable[0]]
         path = save_trace(rag, question, run.dir)
@@ -100,7 +101,7 @@ def build_and_reload(exam: Exam, embedding: LabEmbedding, config: EvaluateConfig
     questions = [exam.labelled.queries[query] for query in exam.answerable[:20]]
     embedding.encoder.encode(exam_questions(exam), "query")  # once, in large batches; from here on they are cached
     same = share([before.ask(question) == after.ask(question) for question in questions])
-    run.metric("same_after_reload", same, "share", (1.0, 1.0), "answers equal after saving and loading the index")
+    record_metric(run, "same_after_reload", same, "answers equal after saving and loading the index")
     console.print(
         f"{manifest.documents} passages, {manifest.nodes} nodes; the index, saved and loaded, gives the same answer to "
         f"{same:.0%} of {len(questions)} questions"
@@ -116,6 +117,8 @@ def exam_questions(exam: Exam) -> list[str]:
 def compare_retrievers(exam: Exam, rag: Rag, run: Run) -> list[dict]:
     """Hit rate and MRR@10 of LlamaIndex's own retriever and of the one by hand, on the same questions."""
     table = Table("retriever", "hit@1", "hit@3", "hit@10", "MRR@10", "95 % interval", box=None, header_style="bold")
+    floor = random_order(len(exam.corpus))
+    table.add_row("random order", *(f"{floor[key]:.3f}" for key in ("hit@1", "hit@3", "hit@10", "mrr")), "by formula")
     rows = []
     for name in ("vector", "fusion"):
         searcher = Rag(rag.index, rag.embedding, replace(rag.config, retriever=name, top_k=2 * DEPTH))
@@ -130,18 +133,21 @@ def compare_retrievers(exam: Exam, rag: Rag, run: Run) -> list[dict]:
         cells = [f"{row[key]:.3f}" for key in ("hit@1", "hit@3", "hit@10", "mrr")]
         table.add_row(name, *cells, f"{low:.3f} to {high:.3f}")
     console.print(table)
-    run.metric("mrr_vector", rows[0]["mrr"], "", None, "MRR@10 of VectorIndexRetriever")
-    run.metric("mrr_fusion", rows[1]["mrr"], "", (0.7, None), "MRR@10 of the retriever by hand")
-    run.metric("hit_rate_3", rows[1]["hit@3"], "share", (0.8, None), "gold passage among the three that answer")
+    record_metric(run, "mrr_vector", rows[0]["mrr"], "MRR@10 of VectorIndexRetriever")
+    record_metric(run, "mrr_fusion", rows[1]["mrr"], "MRR@10 of the retriever by hand")
+    record_metric(run, "hit_rate_3", rows[1]["hit@3"], "gold passage among the first three, fused")
+    record_metric(run, "hit_rate_10", rows[1]["hit@10"], "gold passage among the first ten, fused")
     run.learnt(
         f"Dense retrieval alone has MRR@10 {rows[0]['mrr']:.2f}, fused with BM25 in 20 lines {rows[1]['mrr']:.2f}."
     )
     return rows
 
 
-def halves(queries: list[str]) -> tuple[list[str], list[str]]:
-    """The first half calibrates, the second half is examined."""
-    return queries[: len(queries) // 2], queries[len(queries) // 2 :]
+def random_order(passages: int) -> dict[str, float]:
+    """What a retriever that knows nothing reaches on average, with one gold passage a question."""
+    depth = min(DEPTH, passages)
+    hits = {f"hit@{k}": min(k, passages) / passages for k in (1, 3, DEPTH)}
+    return hits | {"mrr": sum(1 / rank for rank in range(1, depth + 1)) / passages}
 
 
 def examine_gate(exam: Exam, rag: Rag, run: Run) -> tuple[float, dict]:
@@ -165,121 +171,8 @@ def examine_gate(exam: Exam, rag: Rag, run: Run) -> tuple[float, dict]:
         f"{row['answered']:.0%} of the answerable through and refuses {row['refused_far']:.0%} of the far and "
         f"{row['refused_near']:.0%} of the near ones"
     )
-    run.metric("refused_far", row["refused_far"], "share", (0.85, None), "no evidence said, article not in the index")
-    run.metric("refused_near", row["refused_near"], "share", None, "no evidence said, only the passage missing")
-    run.metric("threshold", threshold, "", None, "least evidence that counts")
+    record_metric(run, "refused_far", row["refused_far"], "no evidence said, article not in the index")
+    record_metric(run, "refused_near", row["refused_near"], "no evidence said, only the passage missing")
+    record_metric(run, "answered", row["answered"], "answerable questions that the gate lets through")
+    record_metric(run, "threshold", threshold, "least evidence that counts, found on the other half")
     return threshold, row
-
-
-def examine_answers(exam: Exam, rag: Rag, run: Run) -> dict:
-    """Extractive answers to the answerable questions of the second half."""
-    queries = halves(exam.answerable)[1]
-    answers = [rag.ask(exam.labelled.queries[query]) for query in progress(queries, description="answer, extract")]
-    row = judge(exam, queries, answers) | {"answers": "extract"}
-    far = [rag.ask(exam.labelled.queries[query]).refused for query in halves(exam.far)[1]]
-    row["invented_far"] = 1 - share(far)
-    run.metric("citation_holds", row["citation_holds"], "share", (0.6, None), "the cited sentence holds the answer")
-    run.metric("passage_holds", row["passage_holds"], "share", (0.7, None), "the cited passage holds the answer")
-    run.learnt(
-        f"Of the questions answered by quoting one sentence, {row['citation_holds']:.0%} have the answer in that "
-        f"sentence and {row['passage_holds']:.0%} in its passage."
-    )
-    return row
-
-
-def judge(exam: Exam, queries: list[str], answers: list[Answer]) -> dict:
-    """Shares over the questions that were answered, and over all."""
-    pairs = [(query, answer) for query, answer in zip(queries, answers, strict=True) if not answer.refused]
-    gold = exam.labelled.answers
-    holding = [holds(cited_text(answer), gold[query]) for query, answer in pairs]
-    return {
-        "questions": len(queries),
-        "answered": share([not answer.refused for answer in answers]),
-        "citation_holds": share(holding),
-        "passage_holds": share([holds(answer.citations[0].text, gold[query]) for query, answer in pairs]),
-        "gold_cited": share([cites_gold(answer.citations, exam.labelled.qrels[query]) for query, answer in pairs]),
-        "text_holds": share([holds(answer.text, gold[query]) for query, answer in pairs]),
-        "f1": sum(word_f1(answer.text, gold[query]) for query, answer in pairs) / max(1, len(pairs)),
-        "right_of_all": sum(holds(answer.text, gold[query]) for query, answer in pairs) / max(1, len(queries)),
-    }
-
-
-def examine_llm(exam: Exam, rag: Rag, config: EvaluateConfig, run: Run) -> list[dict]:
-    """The language model on the first of the same questions, with its guards and without.
-
-    Without them is what LlamaIndex alone would show: no gate, and whatever the model writes; it was told to write
-    "no evidence" where the text has no answer. Decoding is greedy, so one call a question serves both rows.
-    """
-    options = replace(rag.config, mode=config.mode, llm=config.llm, api_base=config.api_base, model=config.model)
-    bare = Rag(rag.index, rag.embedding, replace(options, threshold=-1.0, tokens=32))
-    answerable = halves(exam.answerable)[1][: config.llm_questions]
-    nothing = halves(exam.far)[1][: config.llm_questions]
-    raw, guarded = {}, {}
-    for query in progress([*answerable, *nothing], description=f"answer, {config.llm}"):
-        question = exam.labelled.queries[query]
-        with endpoint_errors(bare.llm):
-            response = bare.engine.query(question)
-        enough = bare.gate.latest >= rag.config.threshold
-        raw[query] = str(response)
-        guarded[query] = bare.answer(question, response) if enough else refusal(question, bare.gate.latest)
-    rows = [
-        judge(exam, answerable, [rag.ask(exam.labelled.queries[query]) for query in answerable])
-        | {"answers": "extract, these"},
-        judge(exam, answerable, [guarded[query] for query in answerable])
-        | {"answers": config.mode, "invented_far": share([not guarded[query].refused for query in nothing])},
-        judge_texts(exam, answerable, raw)
-        | {"answers": f"{config.mode}, bare", "invented_far": share([not says_no_evidence(raw[q]) for q in nothing])},
-    ]
-    keep_answers(exam, raw, guarded, run)
-    run.metric("llm_invents", rows[2]["invented_far"], "share", None, "unanswerable questions the bare model answers")
-    run.learnt(
-        f"Told to say so, {config.llm} alone still answers {rows[2]['invented_far']:.0%} of {len(nothing)} questions "
-        f"that the documents cannot answer; with gate and grounding {rows[1]['invented_far']:.0%}."
-    )
-    return rows
-
-
-def judge_texts(exam: Exam, queries: list[str], texts: dict[str, str]) -> dict:
-    """The same shares for answers without citations."""
-    said = [query for query in queries if not says_no_evidence(texts[query])]
-    gold = exam.labelled.answers
-    right = [holds(texts[query], gold[query]) for query in said]
-    return {
-        "questions": len(queries),
-        "answered": len(said) / max(1, len(queries)),
-        "text_holds": share(right),
-        "f1": sum(word_f1(texts[query], gold[query]) for query in said) / max(1, len(said)),
-        "right_of_all": sum(right) / max(1, len(queries)),
-    }
-
-
-def keep_answers(exam: Exam, raw: dict[str, str], guarded: dict[str, Answer], run: Run) -> None:
-    """What the model wrote and what was shown of it, one question a line, to read with one's own eyes."""
-    lines = []
-    for query, text in raw.items():
-        gold = exam.labelled.answers[query] if query in exam.answerable else None
-        row = {"question": exam.labelled.queries[query], "model": text, "shown": guarded[query].text, "gold": gold}
-        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    write_text(run.dir / "llm_answers.jsonl", "".join(lines))
-    run.artefact("llm_answers.jsonl", kind="answers")
-
-
-def show_answers(rows: list[dict]) -> None:
-    """The answers' table, and a word on what its columns mean."""
-    table = Table(box=None, header_style="bold")
-    columns = {
-        "answers": "answers", "questions": "n", "answered": "answered", "text_holds": "right",
-        "citation_holds": "citation", "passage_holds": "passage", "f1": "F1", "right_of_all": "of all",
-        "invented_far": "invents",
-    }  # fmt: skip
-    for key, title in columns.items():
-        table.add_column(title, justify="left" if key == "answers" else "right")
-    for row in rows:
-        values = [row.get(key) for key in columns]
-        table.add_row(*(f"{v:.2f}" if isinstance(v, float) else "" if v is None else str(v) for v in values))
-    console.print(table)
-    error_console.print(
-        "right, citation, passage: the answer, the cited sentence or the cited passage holds a gold answer, of the "
-        "questions answered; of all: right, of all questions; invents: far questions that were answered",
-        style="dim",
-    )

@@ -17,8 +17,21 @@ from llama_index.core.schema import NodeWithScore
 
 from data import RetrievalSet
 from labkit.errors import LabError
+from labkit.runs import Run
 from stage1_foundations.first_rag.rag import Answer, Citation
 from stage1_foundations.first_rag.words import split_words
+
+# what a run at `cpu` or `study` should reach
+BANDS = {
+    "same_after_reload": (1.0, 1.0),
+    "mrr_fusion": (0.7, None),
+    "hit_rate_3": (0.8, None),
+    "hit_rate_10": (0.9, None),
+    "refused_far": (0.85, None),
+    "answered": (0.6, None),
+    "citation_holds": (0.6, None),
+    "passage_holds": (0.7, None),
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,17 @@ def make_exam(labelled: RetrievalSet, articles: int, questions: int, unanswerabl
     wanted = {"answerable": questions, "near": unanswerable, "far": unanswerable}
     drawn = {kind: rng.sample(ids, min(wanted[kind], len(ids))) for kind, ids in kinds.items()}
     return Exam(labelled, [passage for passage in passages if passage not in left_out], **drawn)
+
+
+def halves(queries: list[str]) -> tuple[list[str], list[str]]:
+    """The first half calibrates, the second half is examined."""
+    return queries[: len(queries) // 2], queries[len(queries) // 2 :]
+
+
+def record_metric(run: Run, name: str, value: float, meaning: str) -> None:
+    """A figure with its band from BANDS; `smoke` asks too few questions to have bands."""
+    band = None if run.report["preset"] == "smoke" else BANDS.get(name)
+    run.metric(name, value, "", band, meaning)
 
 
 def ranked_sources(nodes: Sequence[NodeWithScore]) -> list[str]:

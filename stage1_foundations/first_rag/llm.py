@@ -4,8 +4,7 @@ Every synthesizer talks to `LLM.complete` or `LLM.chat` and does not know which 
 """
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from threading import Thread
@@ -154,39 +153,7 @@ def load_llm(name: str, api_base: str | None = None, model: str | None = None, t
         raise LabError(f"--api-base {api_base} is not a web address", "--api-base http://localhost:8000/v1")
     if not model:
         raise LabError("--llm endpoint without a model", "--model NAME, one that the endpoint serves")
-    from llama_index.llms.openai_like import OpenAILike
+    from stage1_foundations.first_rag.endpoint import Endpoint
 
-    return OpenAILike(
-        model=model, api_base=api_base, api_key=os.environ.get("OPENAI_API_KEY") or "none", is_chat_model=True,
-        context_window=2048, max_tokens=tokens, temperature=0.0, timeout=60.0, max_retries=0,
-    )  # fmt: skip
-
-
-@contextmanager
-def endpoint_errors(llm: LLM | None) -> Iterator[None]:
-    """Turn what an endpoint may do wrong into one line; other errors pass.
-
-    Raises:
-        LabError: nobody listens, the key is refused, the model is unknown, or the answer is no answer.
-    """
-    api_base = getattr(llm, "api_base", None)
-    if api_base is None:
-        yield
-        return
-    import openai
-
-    try:
-        yield
-    except openai.APITimeoutError as error:
-        raise LabError(f"the endpoint {api_base} did not answer in time", "a smaller model, --llm smollm2") from error
-    except openai.APIConnectionError as error:
-        raise LabError(
-            f"the endpoint {api_base} cannot be reached", "start the server, another --api-base, or --llm smollm2"
-        ) from error
-    except openai.APIStatusError as error:
-        reason = " ".join(str(error).split())[:160]
-        key, name = "OPENAI_API_KEY=...", "another --model, or an --api-base that ends in /v1"
-        advice = {401: key, 403: key, 404: name}.get(error.status_code, "--llm smollm2")
-        raise LabError(f"the endpoint refuses: {reason}", advice) from error
-    except (openai.OpenAIError, AttributeError, TypeError) as error:
-        raise LabError(f"{api_base} does not speak OpenAI's protocol", "--api-base with /v1 at its end") from error
+    key = os.environ.get("OPENAI_API_KEY") or "none"
+    return Endpoint(model=model, api_base=api_base, api_key=key, context_window=2048, max_tokens=tokens)

@@ -1,6 +1,8 @@
 """The parts put together: retriever, gate, synthesizer; a question in, an answer with citations out."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from labkit.errors import LabError
 from stage1_foundations.first_rag.embedding import LabEmbedding
 from stage1_foundations.first_rag.evidence import NO_EVIDENCE, THRESHOLD, EvidenceGate, grounded
 from stage1_foundations.first_rag.index_folder import load_index, read_manifest
-from stage1_foundations.first_rag.llm import SmolLM, endpoint_errors, load_llm
+from stage1_foundations.first_rag.llm import SmolLM, load_llm
 from stage1_foundations.first_rag.retriever import FusionRetriever
 from stage1_foundations.first_rag.synthesizer import ExtractiveSynthesizer
 from stage1_foundations.first_rag.words import WordWeights, best_sentence, split_words
@@ -26,7 +28,7 @@ from stage1_foundations.first_rag.words import WordWeights, best_sentence, split
 LLM_MODES = ("compact", "refine", "tree_summarize", "accumulate")
 MODES = ("extract", *LLM_MODES)
 RETRIEVERS = ("fusion", "vector")
-LONGEST_QUESTION = 300  # words
+LONGEST_QUESTION = 300, 2000  # words, characters
 # the default prompts are written for large models; a small one follows one short order at the end
 QA_PROMPT = PromptTemplate(
     "{context_str}\n\nQuestion: {query_str}\nAnswer in one short sentence, only with facts from the text above. "
@@ -100,7 +102,9 @@ class Rag:
         self.weights = WordWeights(node.get_content() for node in index.docstore.docs.values())
         needs_llm = config.mode in LLM_MODES
         self.llm = (llm or load_llm(config.llm, config.api_base, config.model, config.tokens)) if needs_llm else None
-        # what ServiceContext used to carry from hand to hand; every part below could take its own instead
+        # Until 0.10 a ServiceContext with models, splitter and callbacks went from hand to hand; today its constructor
+        # raises. Settings, one object for the whole process, took its place; a part that is given its own model, as
+        # the retriever and the synthesizer below, does not look at it.
         Settings.embed_model = embedding
         if self.llm is not None:
             Settings.llm = self.llm
@@ -128,9 +132,15 @@ class Rag:
             LabError: no question, one that is too long, or an endpoint that fails.
         """
         check_question(question)
-        with endpoint_errors(self.llm):
+        with prompt_errors():
             response = self.engine.query(question)
         return self.answer(question, response)
+
+    def warm_up(self) -> None:
+        """Load the models, so that the first question's milliseconds are its own."""
+        self.embedding.encoder.encode_now(["warm up"], "query")
+        if isinstance(self.llm, SmolLM):
+            _ = self.llm.model, self.llm.tokenizer
 
     def retrieve(self, question: str) -> list[NodeWithScore]:
         """What the retriever finds, before the gate."""
@@ -155,23 +165,45 @@ class Rag:
     def answer(self, question: str, response: RESPONSE_TYPE) -> Answer:
         """LlamaIndex's response as an answer with numbered citations.
 
-        An extractive answer names its passage itself. A model's answer is given the passage that holds most of its
-        words; if none holds enough of them, the answer counts as invented and is not shown.
+        An extractive answer names its passage itself. Each statement of a model is given the passage that holds most
+        of its words; one whose words no passage holds counts as invented and is not shown.
         """
         nodes = response.source_nodes
         strength = self.gate.latest
         text = (response.response or "").strip()
         if not nodes or not text or text == NO_EVIDENCE:
             return refusal(question, strength)
-        texts = [item.node.get_content() for item in nodes]
         if self.llm is None:
             position = int(re.search(r"\[(\d+)\]$", text)[1]) - 1
             return Answer(question, text, strength, [cite(position, nodes, text[: text.rindex(" [")])])
-        position = grounded(text, texts, self.weights)
-        if position is None or says_no_evidence(text):
+        texts = [item.node.get_content() for item in nodes]
+        shown, citations = [], {}
+        for statement in statements(text):
+            position = grounded(statement, texts, self.weights)
+            if position is not None and not says_no_evidence(statement):
+                quote = best_sentence(statement, [texts[position]], self.weights)[1]
+                shown.append(f"{statement} [{position + 1}]")
+                citations.setdefault(position, cite(position, nodes, quote))
+        if not shown:
             return refusal(question, strength)
-        quote = best_sentence(text, [texts[position]], self.weights)[1]
-        return Answer(question, f"{text} [{position + 1}]", strength, [cite(position, nodes, quote)])
+        return Answer(question, "\n".join(shown), strength, list(citations.values()))
+
+
+def statements(text: str) -> list[str]:
+    """What a model wrote, in parts: `accumulate` lists an answer a node, every other mode gives one."""
+    parts = re.split(r"(?:^|\n-+\n)Response \d+: ", text)
+    return [part.strip() for part in parts if part.strip()]
+
+
+@contextmanager
+def prompt_errors() -> Iterator[None]:
+    """Raises LabError where a prompt does not fit into the model's window; other errors pass."""
+    try:
+        yield
+    except ValueError as error:
+        if not re.search("context size|Chunk size", str(error)):
+            raise
+        raise LabError("the question fills the model's window", "a shorter question, or fewer --tokens") from error
 
 
 def refusal(question: str, strength: float) -> Answer:
@@ -193,8 +225,9 @@ def says_no_evidence(text: str) -> bool:
 
 def check_question(question: str) -> None:
     """Raises LabError for a question without words, and for one that no prompt has room for."""
-    count = len(split_words(question))
-    if count == 0:
-        raise LabError("the question is empty", 'ask "How does a with statement work?"')
-    if count > LONGEST_QUESTION:
-        raise LabError(f"the question has {count} words, {LONGEST_QUESTION} are the limit", "a shorter question")
+    words = len(split_words(question))
+    if words == 0:
+        raise LabError("the question is empty", 'ask "What does a lambda expression yield?"')
+    if words > LONGEST_QUESTION[0] or len(question) > LONGEST_QUESTION[1]:
+        limits = f"{LONGEST_QUESTION[0]} words and {LONGEST_QUESTION[1]:,} characters are the limit"
+        raise LabError(f"the question has {words} words and {len(question):,} characters; {limits}", "a shorter one")

@@ -30,6 +30,7 @@ NOTES = {
     "SmolLM.predict": "fill the template, ask the model, parse the answer",
     "SmolLM.complete": "the model itself",
 }
+INDENT = 4  # characters by which a level of the tree is moved in
 STYLE = """
 body { font: 14px/1.45 system-ui, sans-serif; color: #222; margin: 2em auto; max-width: 1100px; padding: 0 1em; }
 h1 { font-size: 1.3em; margin-bottom: .2em; } .sub { color: #666; margin-bottom: 1.5em; }
@@ -56,29 +57,30 @@ def terminal_tree(question: str, roots: list[TracedSpan], width: int = 100) -> T
     """The spans for `console.print`: name, milliseconds, place; inputs and output cut to one line each."""
     tree = Tree(f"[bold]{escape(question)}")
     for span in roots:
-        _add(tree, span, width)
+        _add(tree, span, width - INDENT)
     return tree
 
 
 def _add(parent: Tree, span: TracedSpan, width: int) -> None:
+    """A branch; `width` is what is left of the line at its depth."""
     lines = [f"[bold cyan]{escape(span.name)}[/]  [green]{span.milliseconds:.1f} ms[/]"]
     if span.name in NOTES:
-        lines.append(f"[italic]{escape(NOTES[span.name])}[/]")
+        lines.append(f"[italic]{escape(one_line(NOTES[span.name], width))}[/]")
     if span.place:
         lines.append(f"[dim]{escape(span.place)}[/]")
-    lines += [f"[blue]{escape(key)}[/] {escape(one_line(value, width))}" for key, value in span.inputs.items()]
-    if span.error:
-        lines.append(f"[red]failed[/] {escape(one_line(span.error, width))}")
-    elif span.output:
-        lines.append(f"[magenta]->[/] {escape(one_line(span.output, width))}")
+    rows = [("blue", key, value) for key, value in span.inputs.items()]
+    rows.append(("red", "failed", span.error) if span.error else ("magenta", "->", span.output))
+    for colour, key, value in rows:
+        if value:
+            lines.append(f"[{colour}]{escape(key)}[/] {escape(one_line(value, width - len(key) - 1))}")
     branch = parent.add("\n".join(lines))
     for child in span.children:
-        _add(branch, child, width)
+        _add(branch, child, width - INDENT)
 
 
 def one_line(text: str, width: int) -> str:
-    """Text on one line, cut at `width` characters."""
-    text = " ".join(text.split())
+    """Text on one line, cut at `width` characters, at least 20."""
+    text, width = " ".join(text.split()), max(20, width)
     return text if len(text) <= width else text[: width - 3] + "..."
 
 

@@ -16,9 +16,9 @@ SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[A-Z\"'(\[0-9])|(?<=[。！
 FULL_STOP = re.compile(r"[.!?。！？][\"')\]”’]*$")
 # words of asking, not of what is asked about: a manual has no "how" and no "do I"
 ASKING = (
-    "what which who whom whose when where why how do does did is are was were be been being has have had can could "
-    "will would shall should may might must i you we he she it they me my your the a an of in to for on at by with "
-    "from as and or not that this these those its 什 么 吗 呢 的 了 是 怎 样 哪"
+    "what which who whom whose when where why how much many do does did is are was were be been being has have had can "
+    "could will would shall should may might must i you we he she it they me my your the a an of in to for on at "
+    "by with from as and or not that this these those its 什 么 吗 呢 的 了 是 怎 样 哪"
 )
 
 
