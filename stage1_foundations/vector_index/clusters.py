@@ -185,7 +185,7 @@ def plot(findings: list[Finding]):
              title="codes without refining")  # fmt: skip
     left.set_xticks(PARTS, [str(parts) for parts in PARTS])
     left.minorticks_off()
-    left.legend(loc="upper left")
+    left.legend(loc="lower right")
     right.set(ylim=(0, 1.02), title="the same parameters on both")
     right.set_xticks(range(len(names)), names.values())
     right.grid(axis="x", visible=False)
