@@ -65,7 +65,7 @@ def examine_llm(exam: Exam, rag: Rag, config: RagConfig, count: int, run: Run) -
         config: names the model and the mode.
         count: answerable questions, and as many far ones.
     """
-    bare = Rag(rag.index, rag.embedding, replace(config, threshold=-1.0))
+    bare = Rag(rag.index, rag.embedding, replace(config, threshold=0.0))
     answerable, nothing = halves(exam.answerable)[1][:count], halves(exam.far)[1][:count]
     raw, guarded = {}, {}
     for query in progress([*answerable, *nothing], description=f"answer, {config.llm}"):

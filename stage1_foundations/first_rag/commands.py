@@ -24,8 +24,17 @@ from stage1_foundations.first_rag.index_folder import (
     split_documents,
 )
 from stage1_foundations.first_rag.llm import LLMS
-from stage1_foundations.first_rag.rag import LLM_MODES, MODES, RETRIEVERS, Answer, Rag, RagConfig, check_question, prompt_errors
-from stage1_foundations.first_rag.trace import record, span_tree
+from stage1_foundations.first_rag.rag import (
+    LLM_MODES,
+    MODES,
+    RETRIEVERS,
+    Answer,
+    Rag,
+    RagConfig,
+    check_question,
+    prompt_errors,
+)
+from stage1_foundations.first_rag.trace import model_calls, record, span_tree
 from stage1_foundations.first_rag.trace_page import html_page, terminal_tree, total_steps
 
 EXAMPLES = {
@@ -171,7 +180,7 @@ def run_modes(config: QuestionConfig, preset: str) -> None:
 
     Neither gate nor check stands in between: the point is what each mode makes of the same nodes.
     """
-    rag, question = open_rag(config, mode="compact", threshold=-1.0)
+    rag, question = open_rag(config, mode="compact", threshold=0.0)
     rag.warm_up()
     table = Table("mode", "calls", "steps", "seconds", "answer", box=None, header_style="bold")
     with start_run("stage1", "first_rag", "modes", config, preset=preset) as run:
@@ -180,7 +189,7 @@ def run_modes(config: QuestionConfig, preset: str) -> None:
             with prompt_errors(), record() as spans:
                 text = str(each.engine.query(question))
             root = span_tree(spans)
-            calls = sum(span.name.endswith((".complete", ".chat")) for span in spans)
+            calls = model_calls(spans)
             run.metric(f"calls_{mode}", calls, "", None, f"calls of the language model by {mode}")
             text = textwrap.shorten(text, 240, placeholder=" ...")
             table.add_row(mode, str(calls), str(total_steps(root)), f"{root[0].milliseconds / 1000:.1f}", text)

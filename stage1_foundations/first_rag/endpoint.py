@@ -1,8 +1,8 @@
 """Any server that speaks OpenAI's chat protocol (vLLM, Ollama, llama.cpp, ...) behind LlamaIndex's LLM interface.
 
-`OpenAILike` does it all; what is added is that errors arrive. LlamaIndex's `Refine`, which `compact` is built on, catches
-ValueError and TypeError around the model, logs them, and goes on with an empty answer: a server that sends half
-a JSON object would look like a model with nothing to say. So errors are turned into LabError where they happen.
+`OpenAILike` does it all; what is added is that errors arrive. LlamaIndex's `Refine`, which `compact` is built on,
+catches ValueError and TypeError around the model, logs them, and goes on with an empty answer: a server that sends
+half a JSON object would look like a model with nothing to say. So errors become LabError where they happen.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,10 +29,12 @@ class Endpoint(OpenAILike):
         max_tokens: longest answer.
     """
 
-    is_chat_model: bool = True
-    temperature: float = 0.0
-    timeout: float = 60.0
-    max_retries: int = 0
+    def __init__(self, model: str, api_base: str, api_key: str, context_window: int, max_tokens: int) -> None:
+        # the defaults are a temperature of 0.1 and three retries, by openai's client and by LlamaIndex: twelve calls
+        super().__init__(
+            model=model, api_base=api_base, api_key=api_key, context_window=context_window, max_tokens=max_tokens,
+            is_chat_model=True, temperature=0.0, timeout=60.0, max_retries=0,
+        )  # fmt: skip
 
     def _chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         with endpoint_errors(self.api_base):

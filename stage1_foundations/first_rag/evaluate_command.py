@@ -54,7 +54,7 @@ class EvaluateConfig:
 PRESETS = {
     "smoke": EvaluateConfig(articles=1, questions=12, unanswerable=6, llm_questions=1, encoder="random"),
     "cpu": EvaluateConfig(),
-    "study": EvaluateConfig(articles=24, questions=1000, unanswerable=500, llm_questions=100),
+    "study": EvaluateConfig(articles=24, questions=1000, unanswerable=500, llm_questions=50),
 }
 PRESETS["gpu"] = PRESETS["study"]
 

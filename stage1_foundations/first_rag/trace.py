@@ -186,6 +186,12 @@ def span_tree(spans: list[TracedSpan]) -> list[TracedSpan]:
 # end exercise
 
 
+def model_calls(spans: list[TracedSpan]) -> int:
+    """How often the language model was asked. A class that hands on to its parent's method has two spans a call."""
+    asking = {span.id_ for span in spans if span.name.endswith((".complete", ".chat"))}
+    return sum(span.id_ in asking and span.parent_id not in asking for span in spans)
+
+
 def running_function() -> Any:
     """The function whose span begins. The dispatcher does not hand it over: it is a local of the decorator."""
     frame = inspect.currentframe()
@@ -261,10 +267,11 @@ def _describe_list(items: list) -> str:
     if items and all(isinstance(item, (int, float)) for item in items):
         return f"{len(items)} numbers, length {float(np.linalg.norm(items)):.3f}"
     if items and all(isinstance(item, str) for item in items):
-        return f"{len(items)} texts: " + " | ".join(items)[:LONGEST]
+        return f"{len(items)} text{'s' * (len(items) > 1)}: " + " | ".join(items)[:LONGEST]
     kind = "nodes" if items and (isinstance(items[0], NodeWithScore) or hasattr(items[0], "node_id")) else "items"
     shown = ", ".join(describe(item) if isinstance(item, NodeWithScore) else _short(item) for item in items[:5])
-    return f"{len(items)} {kind}: {shown}" + (", ..." if len(items) > 5 else "") if items else "nothing"
+    count = f"{len(items)} {kind if len(items) > 1 else kind[:-1]}"
+    return f"{count}: {shown}" + (", ..." if len(items) > 5 else "") if items else "nothing"
 
 
 def _short(item: Any) -> str:

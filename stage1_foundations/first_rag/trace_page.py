@@ -38,7 +38,9 @@ details { margin-left: 1.4em; border-left: 1px solid #ddd; padding-left: .6em; }
 .root > details { margin-left: 0; border: 0; padding-left: 0; }
 summary { cursor: pointer; padding: 2px 0; display: grid; grid-template-columns: 1fr 200px 90px; gap: .8em;
   align-items: center; }
-summary .name { font-family: ui-monospace, monospace; } summary .note { color: #777; font-size: .9em; }
+summary .name { font-family: ui-monospace, monospace; } summary .name::before { content: "\\25BE\\00A0"; }
+details:not([open]) > summary .name::before { content: "\\25B8\\00A0"; }
+ summary .note { color: #777; font-size: .9em; }
 .bar { position: relative; height: 10px; background: #f2f2f2; }
 .bar i { position: absolute; top: 0; bottom: 0; background: #0072b2; min-width: 2px; }
 .ms { text-align: right; font-variant-numeric: tabular-nums; }

@@ -34,12 +34,13 @@ def node(text: str, score: float | None) -> NodeWithScore:
 
 
 def test_evidence_by_hand():
-    """Catches: the mean over nodes in place of the best, a node without a score."""
+    """Catches: the mean over nodes in place of the best, a node without a score, a threshold of 0 that refuses."""
     weights = WordWeights(["red lamp", "blue fan"])
     nodes = [node("a red lamp", 0.5), node("nothing", 0.9)]
     assert evidence("red lamp", nodes, weights) == pytest.approx(0.75)
     assert evidence("red lamp", [node("red lamp", None)], weights) == pytest.approx(0.5)
     assert evidence("red lamp", [], weights) == 0.0
+    assert evidence("red lamp", [node("nothing", -0.5)], weights) == 0.0
 
 
 def test_gate_lets_all_through_or_nothing():
