@@ -71,7 +71,7 @@ def examine_llm(exam: Exam, rag: Rag, config: RagConfig, count: int, run: Run) -
     for query in progress([*answerable, *nothing], description=f"answer, {config.llm}"):
         question = exam.labelled.queries[query]
         response = bare.engine.query(question)
-        enough = bare.gate.latest >= rag.config.threshold
+        enough = bare.gate.latest >= rag.gate.threshold
         raw[query] = str(response)
         guarded[query] = bare.answer(question, response) if enough else refusal(question, bare.gate.latest)
     rows = [

@@ -15,7 +15,6 @@ from labkit.progress import console, progress
 from labkit.runs import shown, start_run
 from stage1_foundations.first_rag.corpus import CORPORA, load_corpus, read_folder
 from stage1_foundations.first_rag.embedding import LabEmbedding
-from stage1_foundations.first_rag.evidence import THRESHOLD
 from stage1_foundations.first_rag.index_folder import (
     build_index,
     default_folder,
@@ -80,7 +79,7 @@ class AskConfig(QuestionConfig):
     """How to answer it."""
 
     mode: str = option("extract", "quote a sentence, or a response synthesizer of LlamaIndex", MODES)
-    threshold: float = option(THRESHOLD, "least evidence that counts; 0 answers always")
+    threshold: float | None = option(None, "least evidence that counts; none: the encoder's own; 0: answer always")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from llama_index.core.schema import NodeWithScore
 
 from labkit.errors import LabError
 from stage1_foundations.first_rag.embedding import LabEmbedding
-from stage1_foundations.first_rag.evidence import NO_EVIDENCE, THRESHOLD, EvidenceGate, grounded
+from stage1_foundations.first_rag.evidence import NO_EVIDENCE, EvidenceGate, default_threshold, grounded
 from stage1_foundations.first_rag.index_folder import load_index, read_manifest
 from stage1_foundations.first_rag.llm import SmolLM, load_llm
 from stage1_foundations.first_rag.retriever import FusionRetriever
@@ -68,12 +68,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class RagConfig:
-    """How to answer. Every field is an option of `ask`, `trace` and `modes`, too."""
+    """How to answer. Every field is an option of `ask` and `trace`, too; a threshold of None is the encoder's own."""
 
     mode: str = "extract"
     retriever: str = "fusion"
     top_k: int = 3
-    threshold: float = THRESHOLD
+    threshold: float | None = None
     llm: str = "smollm2"
     api_base: str | None = None
     model: str | None = None
@@ -108,7 +108,8 @@ class Rag:
         Settings.embed_model = embedding
         if self.llm is not None:
             Settings.llm = self.llm
-        self.gate = EvidenceGate(self.weights, config.threshold)
+        threshold = default_threshold(embedding.model_name) if config.threshold is None else config.threshold
+        self.gate = EvidenceGate(self.weights, threshold)
         self.engine = RetrieverQueryEngine(
             retriever=self._retriever(),
             response_synthesizer=self._synthesizer(),

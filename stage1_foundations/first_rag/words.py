@@ -18,7 +18,7 @@ FULL_STOP = re.compile(r"[.!?。！？][\"')\]”’]*$")
 ASKING = (
     "what which who whom whose when where why how much many do does did is are was were be been being has have had can "
     "could will would shall should may might must i you we he she it they me my your the a an of in to for on at "
-    "by with from as and or not that this these those its 什 么 吗 呢 的 了 是 怎 样 哪"
+    "by with from as and or not that this these those its 什 么 吗 呢 的 了 是 怎 样 哪 谁 几"
 )
 
 

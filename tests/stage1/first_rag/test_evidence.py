@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-from stage1_foundations.first_rag.evidence import EvidenceGate, calibrate, evidence, grounded
+from stage1_foundations.first_rag.evidence import EvidenceGate, calibrate, default_threshold, evidence, grounded
 from stage1_foundations.first_rag.words import WordWeights
 
 values = st.lists(st.integers(0, 20).map(lambda number: number / 20), min_size=1, max_size=12)
@@ -60,3 +60,8 @@ def test_grounded_finds_the_text_and_the_invention():
     assert grounded("It has three speeds.", texts, weights) == 1
     assert grounded("Leonardo painted it in Milan.", texts, weights) is None
     assert grounded("anything", [], weights) is None
+
+
+def test_default_thresholds_fit_the_encoder():
+    """Catches: MiniLM's threshold for E5, whose cosines of unrelated texts are 0.8: it would let everything through."""
+    assert default_threshold("e5") > 0.8 / 2 + 0.15 > default_threshold("minilm") == default_threshold("some/other")

@@ -4,7 +4,7 @@ import pytest
 
 import data
 from stage1_foundations.embeddings.encoders import RandomEncoder
-from stage1_foundations.first_rag.corpus import passages_as_documents, python_topics
+from stage1_foundations.first_rag.corpus import make_document, passages_as_documents, python_topics
 from stage1_foundations.first_rag.embedding import LabEmbedding
 from stage1_foundations.first_rag.evaluation import Exam, make_exam, ranked_sources, reciprocal_rank, share
 from stage1_foundations.first_rag.evidence import calibrate, evidence
@@ -101,3 +101,20 @@ def test_the_default_threshold_on_pythons_manual():
     cited = {question: answers[question].citations[0].source for question in ANSWERED if not answers[question].refused}
     assert cited == ANSWERED
     assert [question for question in UNANSWERED if not answers[question].refused] == []
+
+
+MANUAL = """水壶的容量是两升。水烧开后，水壶会自动断电。
+
+本产品自购买之日起保修三年。人为损坏不在保修范围内。
+
+台灯内置电池，充满电可以使用九小时。长按开关三秒可以打开夜灯。"""
+
+
+def test_chinese_documents_with_e5():
+    """Catches: Chinese cut at no full stop, words that are whole paragraphs, a threshold of another encoder."""
+    embedding = LabEmbedding("e5")
+    nodes = split_documents([make_document("手册", MANUAL)], embedding, 40, 0)
+    rag = Rag(build_index(nodes, embedding), embedding, RagConfig())
+    said = {question: rag.ask(question).text.rpartition(" [")[0] for question in ("水烧开后会怎样？", "夜灯怎么打开？")}
+    assert said == {"水烧开后会怎样？": "水烧开后，水壶会自动断电。", "夜灯怎么打开？": "长按开关三秒可以打开夜灯。"}
+    assert rag.ask("蒙娜丽莎是谁画的？").refused and rag.ask("法国的首都是哪里？").refused
