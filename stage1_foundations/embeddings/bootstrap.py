@@ -33,14 +33,12 @@ class Items:
     sides: np.ndarray | None = None
 
 
-# exercise: embeddings.resample_counts
 def resample_counts(n: int, draws: int, seed: int) -> np.ndarray:
     """How often each of `n` items occurs in each bootstrap resample: int (draws, n), every row sums to `n`.
 
     The same seed gives the same resamples, so that models are compared on the same draws.
     """
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
-    # end exercise
 
 
 def replicate_scores(items: Items, draws: int = DRAWS, seed: int = 1) -> np.ndarray:

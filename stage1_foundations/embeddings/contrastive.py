@@ -6,11 +6,13 @@ cosines s(q, p) and a temperature t the loss of query i is a cross-entropy over 
     L_i = -log( exp(s(q_i, p_i) / t) / sum_j exp(s(q_i, p_j) / t) )
 
 InfoNCE: van den Oord, Li and Vinyals 2018, equation 4; with in-batch negatives for text: Henderson et al. 2017,
-section 4.3. sentence-transformers calls it MultipleNegativesRankingLoss, and its `scale` is 1 / t.
+section 4.3. sentence-transformers has it as MultipleNegativesRankingLoss with `scale` = 1 / t: the oracle of the tests.
 """
 
+from collections.abc import Iterable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -27,6 +29,24 @@ def in_batch_loss(queries: Tensor, passages: Tensor, temperature: float = 0.05) 
     logits = queries @ passages.T / temperature  # (N, N); the right answer of row i is column i
     return F.cross_entropy(logits, torch.arange(len(queries), device=queries.device))
     # end exercise
+
+
+class InBatchLoss(nn.Module):
+    """The loss in the shape that sentence-transformers' trainer calls.
+
+    Args:
+        model: a SentenceTransformer; the trainer may exchange it for its wrapped self.
+        temperature: see `in_batch_loss`.
+    """
+
+    def __init__(self, model: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.model, self.temperature = model, temperature
+
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
+        """The loss of tokenized (queries, passages)."""
+        queries, passages = (self.model(features)["sentence_embedding"] for features in sentence_features)
+        return in_batch_loss(queries, passages, self.temperature)
 
 
 def chance_loss(batch: int) -> float:

@@ -24,7 +24,10 @@ from labkit.errors import LabError
 KINDS = ("query", "passage", "symmetric")
 NO_PROMPTS = dict.fromkeys(KINDS, "")
 E5_PROMPTS = {"query": "query: ", "passage": "passage: ", "symmetric": "query: "}  # the model card's rule
-PACKAGED = {"minilm": ("all-minilm-l6-v2", NO_PROMPTS), "e5": ("multilingual-e5-small", E5_PROMPTS)}
+PACKAGED = {  # name -> asset, prompts, hub id of the weights
+    "minilm": ("all-minilm-l6-v2", NO_PROMPTS, "sentence-transformers/all-MiniLM-L6-v2"),
+    "e5": ("multilingual-e5-small", E5_PROMPTS, "intfloat/multilingual-e5-small"),
+}
 
 
 class Encoder(ABC):
@@ -36,6 +39,9 @@ class Encoder(ABC):
         prompts: what is put before a text of each kind.
         revision: changes whenever the vectors of a text would.
         cached: whether vectors are worth keeping on disk.
+        origin: the hub id of the weights, or of those they were fine-tuned from; None where it is not known, ""
+            where there are none.
+        fine_tuned_on: names of the sets that `train` fine-tuned on.
     """
 
     name: str
@@ -43,6 +49,8 @@ class Encoder(ABC):
     prompts: dict[str, str] = NO_PROMPTS
     revision: str
     cached = True
+    origin: str | None = ""
+    fine_tuned_on: tuple[str, ...] = ()
 
     @abstractmethod
     def embed(self, texts: list[str], prompt: str = "") -> np.ndarray:
@@ -136,8 +144,8 @@ def load_encoder(name: str) -> Encoder:
     from stage1_foundations.embeddings.transformer_encoder import TransformerEncoder, from_hub
 
     if name in PACKAGED:
-        asset, prompts = PACKAGED[name]
-        return TransformerEncoder(data.fetch(asset), name=name, prompts=prompts)
+        asset, prompts, origin = PACKAGED[name]
+        return TransformerEncoder(data.fetch(asset), name=name, prompts=prompts, origin=origin)
     if Path(name).is_dir():
         return TransformerEncoder(Path(name))
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):

@@ -139,9 +139,11 @@ def measure(config: EvaluateConfig, preset: str, names: list[str], tasks: "dict[
 
 def measure_model(config: EvaluateConfig, board: "Board", model, names: list[str], tasks: "dict[str, AbsTask]"):
     """One row: its speed, then every task that it can do."""
+    from stage1_foundations.embeddings.encoders import Encoder
     from stage1_foundations.embeddings.evaluation import encode_speed, run_task, supports
     from stage1_foundations.embeddings.item_scores import item_count
     from stage1_foundations.embeddings.leaderboard import ModelRow, TaskRow
+    from stage1_foundations.embeddings.model_registry import training_data
 
     speed = encode_speed(model) if config.speed else None
     for number, name in enumerate(names, start=1):
@@ -158,7 +160,9 @@ def measure_model(config: EvaluateConfig, board: "Board", model, names: list[str
         took = "from the result cache" if cell.cached else human_seconds(timer.seconds)
         error_console.print(f"{model.name:8} {number:2} of {len(names)}  {key:28} {100 * cell.score:5.1f}  {took}",
                             markup=False, highlight=False)  # fmt: skip
-    return ModelRow(model.name, getattr(model, "dimensions", None), speed)
+    trained_on = training_data(model) if isinstance(model, Encoder) else set()
+    return ModelRow(model.name, getattr(model, "dimensions", None), speed,
+                    trained_on=None if trained_on is None else sorted(trained_on))  # fmt: skip
 
 
 def fresh_copy(task: "AbsTask") -> "AbsTask":
@@ -170,16 +174,15 @@ def fresh_copy(task: "AbsTask") -> "AbsTask":
 
 def show(summary: "Summary") -> None:
     """The tables on the terminal."""
-    from stage1_foundations.embeddings.leaderboard_views import LEGEND, terminal_tables
+    from stage1_foundations.embeddings.leaderboard_views import LEGEND, notes, terminal_tables
 
     for title, table in terminal_tables(summary):
         console.print(f"[bold]{title}[/bold]")
         console.print(table)
         console.print()
     console.print(LEGEND, style="dim")
-    for row in summary.board.models:
-        if row.note:
-            console.print(f"{row.name}: {row.note}", markup=False)
+    for note in notes(summary):
+        console.print(note, style="dim", markup=False)
 
 
 def record(run: Run, summary: "Summary") -> None:

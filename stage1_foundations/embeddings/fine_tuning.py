@@ -4,6 +4,7 @@ What makes it fit: short texts, a frozen word table (four fifths of the model's 
 that the gradient stops half-way down.
 """
 
+import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 
 import data
 from labkit.errors import LabError
+from labkit.files import write_json
 from labkit.progress import progress
-from stage1_foundations.embeddings.transformer_encoder import TransformerEncoder
+from stage1_foundations.embeddings.transformer_encoder import HISTORY, TransformerEncoder
 
 CANARY_ADVICE = "idioms or construction-faq: sets without a canary"
 
@@ -80,20 +82,23 @@ def freeze(model: Any, trainable_layers: int) -> int:
     return sum(weight.numel() for weight in transformer.parameters() if weight.requires_grad)
 
 
-def train_pairs(encoder: TransformerEncoder, pairs: list[tuple[str, str]], settings: Any, folder: Path) -> list[float]:
+def train_pairs(encoder: TransformerEncoder, pairs: list[tuple[str, str]], settings: Any, seed: int) -> list[float]:
     """Fine-tune the encoder's model in place; returns the loss of every step.
 
     Args:
         pairs: (query, passage).
-        settings: batch, epochs, lr, temperature, layers, max_tokens, seed.
-        folder: where the trainer may write.
+        settings: batch, epochs, lr, temperature, layers, max_tokens.
+        seed: of the order of the pairs and of dropout.
     """
+    from tempfile import TemporaryDirectory
+
     import torch
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
     from sentence_transformers.sentence_transformer.training_args import BatchSamplers
     from transformers import TrainerCallback
+
+    from stage1_foundations.embeddings.contrastive import InBatchLoss
 
     model = encoder.model
     whole = model.max_seq_length
@@ -101,7 +106,7 @@ def train_pairs(encoder: TransformerEncoder, pairs: list[tuple[str, str]], setti
     model.model_card_data.generate_widget_examples = False
     encoder.cached = False  # from here on its vectors are no longer those of its revision
     freeze(model, settings.layers)
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(seed)
     losses: list[float] = []
 
     class Watch(TrainerCallback):
@@ -113,18 +118,19 @@ def train_pairs(encoder: TransformerEncoder, pairs: list[tuple[str, str]], setti
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             bar.update(state.global_step)
 
+    scratch = TemporaryDirectory()  # the trainer insists on a folder, and saves nothing
     arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(folder), num_train_epochs=settings.epochs, per_device_train_batch_size=settings.batch,
+        output_dir=scratch.name, num_train_epochs=settings.epochs, per_device_train_batch_size=settings.batch,
         learning_rate=settings.lr, warmup_steps=0.1, lr_scheduler_type="linear", weight_decay=0.01,
         batch_sampler=BatchSamplers.NO_DUPLICATES,  # a passage twice in a batch would be its own negative
         prompts={"query": encoder.prompts["query"], "passage": encoder.prompts["passage"]},
-        seed=settings.seed, logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True,
+        seed=seed, logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True,
         dataloader_drop_last=True, use_cpu=encoder.device.type == "cpu",
     )  # fmt: skip
     columns = {"query": [query for query, _ in pairs], "passage": [passage for _, passage in pairs]}
     trainer = SentenceTransformerTrainer(
         model=model, args=arguments, train_dataset=Dataset.from_dict(columns),
-        loss=MultipleNegativesRankingLoss(model, scale=1 / settings.temperature), callbacks=[Watch()],
+        loss=InBatchLoss(model, settings.temperature), callbacks=[Watch()],
     )  # fmt: skip
     for callback in list(trainer.callback_handler.callbacks):  # the one that prints every log
         if type(callback).__name__ == "PrinterCallback":
@@ -132,14 +138,25 @@ def train_pairs(encoder: TransformerEncoder, pairs: list[tuple[str, str]], setti
     steps = len(trainer.get_train_dataloader()) * settings.epochs
     with progress(total=steps, description="fine-tune") as bar:
         trainer.train()
+    scratch.cleanup()
     model.max_seq_length = whole  # what is measured afterwards reads as much as before
     model.eval()
     return losses
 
 
-def save_model(encoder: TransformerEncoder, folder: Path) -> None:
-    """Write a sentence-transformers folder that `load_encoder` reads: half precision on the disk, prompts included."""
+def save_model(encoder: TransformerEncoder, folder: Path, trained_on: str) -> None:
+    """Write a sentence-transformers folder that `load_encoder` reads: half precision on the disk, prompts included.
+
+    Args:
+        trained_on: the set that the pairs came from, so that its scores are marked.
+    """
     names = {"query": "query", "document": "passage", "symmetric": "symmetric"}  # the library's words and ours
     encoder.model.prompts = {theirs: encoder.prompts[ours] for theirs, ours in names.items()}
-    encoder.model.half().save_pretrained(str(folder), create_model_card=False)
+    unfinished = folder.with_name(f".tmp-{folder.name}")
+    encoder.model.half().save_pretrained(str(unfinished), create_model_card=False)
     encoder.model.float()
+    write_json(unfinished / HISTORY, {
+        "name": f"{encoder.name}+{trained_on}", "origin": encoder.origin,
+        "fine_tuned_on": sorted({*encoder.fine_tuned_on, trained_on}),
+    })  # fmt: skip
+    os.replace(unfinished, folder)

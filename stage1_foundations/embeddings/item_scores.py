@@ -29,9 +29,10 @@ def read_items(task: AbsTask, result: TaskResult, folder: Path) -> Items:
     """
     kind = task.metadata.type
     if kind == "Clustering":
-        levels = result.scores["test"][0]["v_measures"]
+        levels = result.scores[split_of(task)][0]["v_measures"]
         return Items("replicates", np.array(levels["Level 0"]))
-    predictions = json.loads((folder / task.prediction_file_name).read_text(encoding="utf-8"))["default"]["test"]
+    stored = json.loads((folder / task.prediction_file_name).read_text(encoding="utf-8"))
+    predictions = stored["default"][split_of(task)]
     reader = {"Retrieval": ndcg_of_queries, "STS": pairs, "Classification": hits, "BitextMining": matches}[kind]
     items = reader(task, predictions)
     if len(items.values) != item_count(task):
@@ -41,19 +42,24 @@ def read_items(task: AbsTask, result: TaskResult, folder: Path) -> Items:
 
 def item_count(task: AbsTask) -> int:
     """Queries, pairs or texts of a task's test part."""
-    if task.metadata.type == "Retrieval":
-        return len(task.dataset["default"]["test"]["relevant_docs"])
-    return len(test_part(task))
+    part = test_part(task)
+    return len(part["relevant_docs"] if task.metadata.type == "Retrieval" else part)
+
+
+def split_of(task: AbsTask) -> str:
+    """The split that is evaluated: "test" nearly everywhere, "train" in NanoBEIR."""
+    return task.metadata.eval_splits[0]
 
 
 def test_part(task: AbsTask) -> Any:
-    """The test split, whether or not a subset stands before it."""
-    return task.dataset["test"] if "test" in task.dataset else task.dataset["default"]["test"]
+    """The data of that split, whether or not a subset stands before it."""
+    split = split_of(task)
+    return task.dataset[split] if split in task.dataset else task.dataset["default"][split]
 
 
 def ndcg_of_queries(task: AbsTask, predictions: dict[str, dict[str, float]]) -> Items:
     """nDCG@10 of every query, in the order of their ids."""
-    qrels = task.dataset["default"]["test"]["relevant_docs"]
+    qrels = test_part(task)["relevant_docs"]
     measured = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10"}).evaluate(predictions)
     return Items("mean", np.array([measured[query]["ndcg_cut_10"] for query in sorted(measured)]))
 

@@ -15,11 +15,10 @@ import numpy as np
 from labkit.errors import LabError
 from labkit.files import atomic_path, write_json
 from stage1_foundations.embeddings.bootstrap import Items, interval, replicate_scores, tied_with_best
+from stage1_foundations.embeddings.model_registry import seen
 from stage1_foundations.embeddings.published import published_score
 
 TYPES = ["Retrieval", "STS", "Classification", "Clustering", "BitextMining"]
-# What a model was trained on, where a task of ours is made of the same source (README.md, "Contamination").
-SEEN = {("minilm", "Squad"): "SQuAD 2.0 training pairs", ("e5", "Squad"): "SQuAD training questions"}
 EVALUATE = "python -m stage1_foundations.embeddings evaluate"
 
 
@@ -40,12 +39,19 @@ class TaskRow:
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One model. `passages_per_second` is None where it was not measured; `note` says what is special."""
+    """One model.
+
+    Attributes:
+        passages_per_second: None where it was not measured.
+        note: what is special.
+        trained_on: names of its training data; None where nobody says.
+    """
 
     name: str
     dimensions: int | None
     passages_per_second: float | None
     note: str = ""
+    trained_on: list[str] | None = field(default_factory=list)
 
 
 @dataclass
@@ -123,7 +129,12 @@ class Board:
 
 @dataclass(frozen=True)
 class Entry:
-    """One number of the table with its 95 % interval. `tied`: not distinguishable from the best of its column."""
+    """One number of the table with its 95 % interval.
+
+    Attributes:
+        tied: not distinguishable from the best of its column.
+        seen: which of the model's training data are of the task's source.
+    """
 
     score: float
     low: float
@@ -149,6 +160,7 @@ def summarise(board: Board) -> Summary:
     A type's mean weighs its tasks equally; the interval of the mean comes from resampling every task by itself.
     """
     draws: dict[tuple[str, str], np.ndarray] = {}
+    trained_on = {model.name: model.trained_on or [] for model in board.models}
     cells: dict[tuple[str, str], Entry] = {}
     for task in board.tasks:
         seed = zlib.crc32(task.name.encode())  # the same draws for all models, others for every task
@@ -159,8 +171,8 @@ def summarise(board: Board) -> Summary:
         tied = tied_with_best({model: draws[model, task.name] for model in here}, scores) if here else set()
         for model in here:
             cells[model, task.name] = Entry(
-                scores[model], *interval(draws[model, task.name]), model in tied, SEEN.get((model, task.short), ""),
-                published_score(model, task.name),
+                scores[model], *interval(draws[model, task.name]), model in tied,
+                seen(trained_on[model], task.short), published_score(model, task.name),
             )  # fmt: skip
     means = _means(board, draws)
     return Summary(board, cells, means, _order(board, means))

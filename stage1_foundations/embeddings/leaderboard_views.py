@@ -15,16 +15,23 @@ MEASURES = {
 }  # fmt: skip
 SHORT = {"Classification": "Class.", "Clustering": "Clust.", "BitextMining": "Bitext"}
 LEGEND = (
-    "Times 100. ± is half of the 95 % bootstrap interval. * : tied with the best of its column (paired bootstrap over "
-    "queries, 5 % level). † : the model was trained on data of the same source. – : the model cannot do it."
+    "Times 100. ±: half of the 95 % bootstrap interval. *: the best of its column, or tied with it (paired bootstrap "
+    "over the queries, 5 % level). †: trained on data of the same source. –: the model cannot do it."
 )
 Column = tuple[str, str, str]  # (heading, sub-heading, key in cells or means)
+PUBLISHED = "published "  # before a task's name: the key of the column beside it
 
 
 def task_columns(summary: Summary, kind: str) -> list[Column]:
-    """One column a task of a type."""
-    return [(task.short, f"{task.languages}, {task.items:,}", task.name) for task in summary.board.tasks
-            if task.type == kind]  # fmt: skip
+    """One column a task of a type, and one more where somebody published scores of the task."""
+    columns: list[Column] = []
+    for task in summary.board.tasks:
+        if task.type == kind:
+            columns.append((task.short, f"{task.languages}, {task.items:,}", task.name))
+            entries = [summary.cells.get((model, task.name)) for model in summary.order]
+            if any(entry is not None and entry.published is not None for entry in entries):
+                columns.append(("published", "difference", PUBLISHED + task.name))
+    return columns
 
 
 def mean_columns(summary: Summary) -> list[Column]:
@@ -39,15 +46,35 @@ def entry_of(summary: Summary, model: str, key: str) -> Entry | None:
     return summary.cells.get((model, key)) or summary.means.get((model, key))
 
 
-def text_of(entry: Entry | None) -> str:
-    """85.1 ±1.2 *†, and with a published score: [82.0, +3.1]."""
+def text_of(summary: Summary, model: str, key: str) -> str:
+    """A cell: 85.1 ±1.2*†; in a column of published scores 82.0 +3.1, where ours is 85.1."""
+    entry = entry_of(summary, model, key.removeprefix(PUBLISHED))
     if entry is None:
         return "–"
+    if key.startswith(PUBLISHED):
+        published = entry.published
+        return "" if published is None else f"{100 * published:.1f} {100 * (entry.score - published):+.1f}"
     marks = ("*" if entry.tied else "") + ("†" if entry.seen else "")
-    text = f"{100 * entry.score:.1f} ±{50 * (entry.high - entry.low):.1f}{' ' + marks if marks else ''}"
-    if entry.published is not None:
-        text += f" [{100 * entry.published:.1f}, {100 * (entry.score - entry.published):+.1f}]"
-    return text
+    return f"{100 * entry.score:.1f} ±{50 * (entry.high - entry.low):.1f}{marks}"
+
+
+def aligned(texts: list[str]) -> list[str]:
+    """The cells of a column with blanks in place of absent marks, so that the digits stand below each other."""
+    marks = [len(text) - len(text.rstrip("*†")) for text in texts]
+    return [text + " " * (max(marks) - own) for text, own in zip(texts, marks, strict=True)]
+
+
+def notes(summary: Summary) -> list[str]:
+    """What stands below the tables: contamination, and what is special about a model."""
+    short = {task.name: task.short for task in summary.board.tasks}
+    found = [f"† {model} on {short[task]}: trained on {entry.seen}"
+             for (model, task), entry in summary.cells.items() if entry.seen]  # fmt: skip
+    for row in summary.board.models:
+        if row.trained_on is None:
+            found.append(f"{row.name}: nobody says what it was trained on")
+        if row.note:
+            found.append(f"{row.name}: {row.note}")
+    return found
 
 
 def speed_text(row: ModelRow) -> str:
@@ -61,20 +88,27 @@ def terminal_tables(summary: Summary) -> list[tuple[str, Table]]:
     rows = {row.name: row for row in summary.board.models}
     columns = mean_columns(summary)
     means = _table(["model", "dim", "psg/s", *(SHORT.get(heading, heading) for heading, _, _ in columns)])
-    for model in summary.order:
-        cells = [text_of(entry_of(summary, model, key)).replace(" ", "") for _, _, key in columns]
-        means.add_row(model, str(rows[model].dimensions or "–"), speed_text(rows[model]), *cells)
+    cells = [aligned([text_of(summary, model, key).replace(" ", "") for model in summary.order])
+             for _, _, key in columns]  # fmt: skip
+    for model, *texts in zip(summary.order, *cells, strict=True):
+        means.add_row(model, str(rows[model].dimensions or "–"), speed_text(rows[model]), *texts)
     tables = [("Means by task type", means)]
     for kind in TYPES:
         columns = task_columns(summary, kind)
         if not columns:
             continue
+        models = able(summary, columns)
         table = _table(["model", *(f"{heading}\n{below}" for heading, below, _ in columns)])
-        for model in summary.order:
-            if any((model, key) in summary.cells for _, _, key in columns):
-                table.add_row(model, *(text_of(entry_of(summary, model, key)) for _, _, key in columns))
+        cells = [aligned([text_of(summary, model, key) for model in models]) for _, _, key in columns]
+        for texts in zip(models, *cells, strict=True):
+            table.add_row(*texts)
         tables.append((f"{kind}, {MEASURES[kind]}", table))
     return tables
+
+
+def able(summary: Summary, columns: list[Column]) -> list[str]:
+    """The models that have a number in one of the columns, best first."""
+    return [model for model in summary.order if any(entry_of(summary, model, key) for _, _, key in columns)]
 
 
 def _table(headings: list[str]) -> Table:
@@ -88,29 +122,29 @@ def markdown(summary: Summary) -> str:
     """The same tables in Markdown."""
     rows = {row.name: row for row in summary.board.models}
     columns = mean_columns(summary)
-    lines = ["| model | dim | passages/s | " + " | ".join(f"{head} ({below})" for head, below, _ in columns) + " |",
-             "|---|---:|---:|" + "---:|" * len(columns)]  # fmt: skip
+    lines = _markdown_head(["model", "dim", "passages/s"], columns)
     for model in summary.order:
-        cells = [text_of(entry_of(summary, model, key)) for _, _, key in columns]
+        cells = [text_of(summary, model, key) for _, _, key in columns]
         lines.append(f"| {model} | {rows[model].dimensions or '–'} | {speed_text(rows[model])} | {' | '.join(cells)} |")
     for kind in TYPES:
         columns = task_columns(summary, kind)
         if columns:
-            lines += ["", f"**{kind}**, {MEASURES[kind]}", "",
-                      "| model | " + " | ".join(f"{head} ({below})" for head, below, _ in columns) + " |",
-                      "|---|" + "---:|" * len(columns)]  # fmt: skip
-            for model in summary.order:
-                if any((model, key) in summary.cells for _, _, key in columns):
-                    cells = [text_of(entry_of(summary, model, key)) for _, _, key in columns]
-                    lines.append(f"| {model} | {' | '.join(cells)} |")
-    notes = [f"{row.name}: {row.note}" for row in summary.board.models if row.note]
-    return "\n".join([*lines, "", LEGEND, *(f"\n{note}" for note in notes)]) + "\n"
+            lines += ["", f"**{kind}**, {MEASURES[kind]}", "", *_markdown_head(["model"], columns)]
+            for model in able(summary, columns):
+                lines.append(f"| {model} | {' | '.join(text_of(summary, model, key) for _, _, key in columns)} |")
+    escaped = [line.replace("*", "\\*") for line in (*lines, "", LEGEND, *(f"\n{note}" for note in notes(summary)))]
+    return "\n".join(escaped).replace("\\*\\*", "**") + "\n"
+
+
+def _markdown_head(first: list[str], columns: list[Column]) -> list[str]:
+    heads = [*first, *(f"{heading} ({below})" for heading, below, _ in columns)]
+    return [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
 
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222}
 table{border-collapse:collapse;margin:0 0 1.5rem}
 th,td{padding:.25rem .7rem;text-align:right;border-bottom:1px solid #e6e6e6;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}.tied{background:#e2f2ec}small{color:#777}h2{font-size:1.1rem}"""
+img{max-width:100%}th:first-child,td:first-child{text-align:left}.tied{background:#e2f2ec}small{color:#777}h2{font-size:1.1rem}"""
 
 
 def html(summary: Summary) -> str:
@@ -128,22 +162,21 @@ def html(summary: Summary) -> str:
         heads += [(head, below) for head, below, _ in columns]
         cells = "".join(f"<th>{escape(head)}<br><small>{escape(below)}</small></th>" for head, below in heads)
         parts.append(f"<h2>{escape(title)}</h2><table><tr><th>model</th>{cells}</tr>")
-        for model in summary.order:
-            entries = [entry_of(summary, model, key) for _, _, key in columns]
-            if not any(entries):
-                continue
+        for model in summary.order if wide else able(summary, columns):
             extra = f"<td>{rows[model].dimensions or '–'}</td><td>{speed_text(rows[model])}</td>" if wide else ""
-            cells = "".join(_html_cell(entry) for entry in entries)
+            cells = "".join(_html_cell(summary, model, key) for _, _, key in columns)
             parts.append(f"<tr><td>{escape(model)}</td>{extra}{cells}</tr>")
         parts.append("</table>")
-    parts += [f"<p>{escape(row.name)}: {escape(row.note)}</p>" for row in summary.board.models if row.note]
+    parts += [f"<p>{escape(note)}</p>" for note in notes(summary)]
+    parts.append('<img src="leaderboard.png" alt="quality against speed, and every score">')
     return "\n".join([*parts, "</html>"]) + "\n"
 
 
-def _html_cell(entry: Entry | None) -> str:
+def _html_cell(summary: Summary, model: str, key: str) -> str:
+    entry = entry_of(summary, model, key)  # None in a column of published scores
     shade = ' class="tied"' if entry is not None and entry.tied else ""
-    title = f' title="{escape(entry.seen)}"' if entry is not None and entry.seen else ""
-    return f"<td{shade}{title}>{escape(text_of(entry))}</td>"
+    title = f' title="trained on {escape(entry.seen)}"' if entry is not None and entry.seen else ""
+    return f"<td{shade}{title}>{escape(text_of(summary, model, key))}</td>"
 
 
 def draw(summary: Summary, path: Path) -> Path:

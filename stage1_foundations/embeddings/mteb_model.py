@@ -8,27 +8,27 @@ from typing import Any
 
 import numpy as np
 from mteb.models.abs_encoder import AbsEncoder
-from mteb.models.get_model_meta import get_model_meta
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 from mteb.types import PromptType
 
 from stage1_foundations.embeddings.encoders import Encoder
-
-# what the packaged weights are a copy of: mteb knows their languages and training data
-ORIGINS = {"minilm": "sentence-transformers/all-MiniLM-L6-v2", "e5": "intfloat/multilingual-e5-small"}
+from stage1_foundations.embeddings.model_registry import check_prompts, registered, training_data
 
 
-# exercise: embeddings.kind_of
 def kind_of(prompt_type: PromptType | None) -> str:
     """The role of a text ("query", "passage" or "symmetric") from mteb's prompt type."""
     return {PromptType.query: "query", PromptType.document: "passage", None: "symmetric"}[prompt_type]
-    # end exercise
 
 
 class MtebEncoder(AbsEncoder):
-    """An `Encoder` behind mteb's EncoderProtocol; `similarity` is inherited (cosine)."""
+    """An `Encoder` behind mteb's EncoderProtocol; `similarity` is inherited (cosine).
+
+    Raises:
+        LabError: its prompts are not those of its weights.
+    """
 
     def __init__(self, encoder: Encoder) -> None:
+        check_prompts(encoder)
         self.encoder = self.model = encoder
         self.model_prompts = encoder.prompts
         self.mteb_model_meta = model_meta(encoder)
@@ -47,8 +47,7 @@ class MtebEncoder(AbsEncoder):
 
 def model_meta(encoder: Encoder) -> ModelMeta:
     """The model's card. Its name and revision are the key of mteb's result cache."""
-    origin = ORIGINS.get(encoder.name)
-    known = get_model_meta(origin, fetch_from_hf=False) if origin else None
+    known = registered(encoder.origin)
     return ModelMeta(
         loader=None,
         name=f"course-lab/{encoder.name}",
@@ -66,6 +65,6 @@ def model_meta(encoder: Encoder) -> ModelMeta:
         framework=[],
         similarity_fn_name=ScoringFunction.COSINE,
         use_instructions=any(encoder.prompts.values()),
-        training_datasets=known.training_datasets if known else None,
-        adapted_from=origin,
+        training_datasets=training_data(encoder),
+        adapted_from=encoder.origin or None,
     )

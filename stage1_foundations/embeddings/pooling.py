@@ -45,17 +45,16 @@ def pool(states: Tensor, mask: Tensor, kind: str) -> Tensor:
 
 
 @torch.inference_mode()
-def pooled(encoder, texts: list[str], kind: str, prompts: dict[str, str]) -> dict[str, np.ndarray]:
+def pooled(encoder, texts: list[str], kind: str) -> dict[str, np.ndarray]:
     """Raw vectors (N, D) of texts under every pooling, from one pass through the transformer.
 
     Args:
         encoder: a TransformerEncoder.
         kind: the texts' role, which chooses the prompt.
-        prompts: the encoder's, or others.
     """
     found: dict[str, list[np.ndarray]] = {name: [] for name in POOLINGS}
     for start in range(0, len(texts), 32):  # in the order given: batches of mixed lengths, as a server would see
-        batch = [prompts[kind] + text for text in texts[start : start + 32]]
+        batch = [encoder.prompts[kind] + text for text in texts[start : start + 32]]
         features = {name: value.to(encoder.device) for name, value in encoder.model.preprocess(batch).items()
                     if isinstance(value, Tensor)}  # fmt: skip
         states = encoder.model[0](features)["token_embeddings"]

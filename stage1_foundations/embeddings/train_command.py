@@ -1,7 +1,6 @@
 """`train`: fine-tune an encoder on pairs, and ask whether it got better: before and after, paired, held out."""
 
 import os
-import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from labkit.runs import Run, shown, start_run
 from stage1_foundations.embeddings.bootstrap import Comparison, Items, interval, paired_bootstrap, replicate_scores
 
 if TYPE_CHECKING:
+    import data
     from stage1_foundations.embeddings.fine_tuning import Split
     from stage1_foundations.embeddings.transformer_encoder import TransformerEncoder
 
@@ -30,20 +30,21 @@ class TrainConfig:
     passages: int = option(1000, "size of the held-out corpus; 0 is the whole")
     batch: int = option(48, "pairs in a batch: each has batch - 1 negatives")
     epochs: int = option(1, "passes over the pairs")
-    lr: float = option(1e-4, "highest learning rate")
+    lr: float = option(1e-4, "highest learning rate; 0 trains nothing, as a control")
     temperature: float = option(0.02, "of the softmax over the batch")
     layers: int = option(4, "layers trained, from the top; 0 trains all")
     max_tokens: int = option(48, "tokens of a text that training reads")
     leak: bool = option(False, "also train a second model on the held-out pairs, to see what contamination does")
-    save: bool = option(True, "write the model (half the size of its float32 weights)")
-    seed: int = option(1, "of the split, of the order of the pairs and of dropout")
+    save: bool = option(True, "write the first model (half the size of its float32 weights)")
+    seeds: int = option(1, "repetitions, each with a split, an order of the pairs and a dropout of its own")
+    seed: int = option(1, "of the first repetition")
 
 
 PRESETS = {
     "smoke": TrainConfig(model="minilm", data="construction-faq", pairs=16, test=20, passages=40, batch=8, layers=1,
                          max_tokens=16, save=False),
     "cpu": TrainConfig(),
-    "study": TrainConfig(pairs=6000, test=1000, passages=5000, leak=True),
+    "study": TrainConfig(pairs=6000, test=1000, passages=5000, leak=True, seeds=3),
     "gpu": TrainConfig(pairs=24000, test=1000, passages=5000, batch=256, layers=0, epochs=2),
 }  # fmt: skip
 
@@ -68,28 +69,29 @@ class Outcome:
 def run_train(config: TrainConfig, preset: str) -> None:
     """Split, measure, train, measure again, test the difference."""
     os.environ.setdefault("TQDM_DISABLE", "1")
-    for name in ("pairs", "test", "batch", "epochs", "max_tokens"):
+    check(config)
+    import data
+    from stage1_foundations.embeddings.fine_tuning import split_pairs
+
+    with start_run("stage1", "embeddings", "train", config, preset=preset, seed=config.seed) as run:
+        loaded = data.load_retrieval(config.data)
+        outcomes = []
+        for seed in range(config.seed, config.seed + config.seeds):
+            split = split_pairs(loaded, config.pairs, config.test, config.passages or None, seed)
+            outcomes.append(repetition(config, loaded, split, seed, run))
+        draw(config, outcomes[0], run)
+        report(config, outcomes, split, run)
+
+
+def check(config: TrainConfig) -> None:
+    """Refuse what cannot be trained, before anything is loaded."""
+    for name in ("pairs", "test", "batch", "epochs", "max_tokens", "seeds"):
         if getattr(config, name) < 1:
             raise LabError(f"--{name.replace('_', '-')} {getattr(config, name)} is no positive number", "--help")
     if config.batch < 2 or config.pairs < config.batch:
         raise LabError("in-batch negatives need a batch of 2 pairs or more, and a full batch of pairs", "--batch 32")
-    if not config.lr > 0 or not config.temperature > 0:
-        raise LabError("learning rate and temperature are above 0", "--lr 1e-4 --temperature 0.02")
-    import data
-    from stage1_foundations.embeddings.fine_tuning import save_model, split_pairs
-
-    with start_run("stage1", "embeddings", "train", config, preset=preset, seed=config.seed) as run:
-        loaded = data.load_retrieval(config.data)
-        split = split_pairs(loaded, config.pairs, config.test, config.passages or None, config.seed)
-        encoder = trainable(config.model)
-        outcome = before_and_after(config, encoder, split, run)
-        if config.leak:
-            outcome.leaked = leak(config, split, loaded, run)
-        if config.save:
-            save_model(encoder, run.dir / "model")
-            run.artefact("model", kind="model")
-        draw(config, outcome, run)
-        report(config, outcome, split, run)
+    if not config.lr >= 0 or not config.temperature > 0:
+        raise LabError("the learning rate is not negative, and the temperature above 0", "--lr 1e-4 --temperature 0.02")
 
 
 def trainable(name: str) -> "TransformerEncoder":
@@ -107,69 +109,117 @@ def trainable(name: str) -> "TransformerEncoder":
     return encoder
 
 
-def before_and_after(config: TrainConfig, encoder: "TransformerEncoder", split: "Split", run: Run) -> Outcome:
+def repetition(config: TrainConfig, loaded: "data.RetrievalSet", split: "Split", seed: int, run: Run) -> Outcome:
+    """One seed from start to end; the first one also leaks and saves, where that is asked for."""
+    from stage1_foundations.embeddings.fine_tuning import save_model
+
+    encoder = trainable(config.model)
+    outcome = before_and_after(config, encoder, split, seed)
+    if seed == config.seed and config.save:
+        save_model(encoder, run.dir / "model", config.data)
+        run.artefact("model", kind="model")
+    if seed == config.seed and config.leak:
+        outcome.leaked = leak(config, split, loaded)
+    return outcome
+
+
+def before_and_after(config: TrainConfig, encoder: "TransformerEncoder", split: "Split", seed: int) -> Outcome:
     """Measure with mteb, train, measure again."""
     from stage1_foundations.embeddings.evaluation import score_task
     from stage1_foundations.embeddings.fine_tuning import train_pairs
     from stage1_foundations.embeddings.tasks import HeldOut, Size, Tatoeba
 
-    other = Size(texts=150)
-    error_console.print("before: the held-out queries, and a task that is not trained for", style="dim")
+    other = Size(texts=min(150, config.test))
+    error_console.print(f"seed {seed}, before: the held-out queries, and a task that is not trained for", style="dim")
     before, other_before = score_task(encoder, HeldOut(split.held_out)), score_task(encoder, Tatoeba(other))
-    losses = train_pairs(encoder, split.train, config, run.dir / "trainer")
-    error_console.print("after: the same again", style="dim")
+    losses = train_pairs(encoder, split.train, config, seed)
+    error_console.print(f"seed {seed}, after: the same again", style="dim")
     after, other_after = score_task(encoder, HeldOut(split.held_out)), score_task(encoder, Tatoeba(other))
     return Outcome(before.items.values, after.items.values, losses, other_before.score, other_after.score)
 
 
-def leak(config: TrainConfig, split: "Split", loaded, run: Run) -> dict[str, np.ndarray]:
+def leak(config: TrainConfig, split: "Split", loaded: "data.RetrievalSet") -> dict[str, np.ndarray]:
     """A second model that has seen the held-out pairs: its score on them, and on queries that nobody saw."""
     from stage1_foundations.embeddings.evaluation import score_task
     from stage1_foundations.embeddings.fine_tuning import held_out_pairs, split_pairs, train_pairs
     from stage1_foundations.embeddings.tasks import HeldOut
 
+    error_console.print("a second model, trained on the test as well", style="dim")
     leaked = held_out_pairs(split.held_out)
     rest = split.train[: max(0, len(split.train) - len(leaked))]  # as many steps as the honest model had
     encoder = trainable(config.model)
-    fresh = split_pairs(loaded, 0, config.test, config.passages or None, config.seed + 1).held_out
+    fresh = split_pairs(loaded, 0, config.test, config.passages or None, config.seed + 1000).held_out
     seen = {query for query, _ in rest + leaked}
-    clean = [name for name in sorted(fresh.queries) if fresh.queries[name] not in seen]
+    keep = [fresh.queries[name] not in seen for name in sorted(fresh.queries)]
     before = score_task(encoder, HeldOut(fresh)).items.values
-    train_pairs(encoder, [*leaked, *rest], config, run.dir / "trainer")
-    keep = np.isin(sorted(fresh.queries), clean)
+    train_pairs(encoder, [*leaked, *rest], config, config.seed)
     return {
         "on the leaked queries": score_task(encoder, HeldOut(split.held_out)).items.values,
-        "fresh queries, before": before[keep],
-        "fresh queries, after": score_task(encoder, HeldOut(fresh)).items.values[keep],
+        "on fresh queries, before": before[keep],
+        "on fresh queries, after": score_task(encoder, HeldOut(fresh)).items.values[keep],
     }
 
 
-def report(config: TrainConfig, outcome: Outcome, split: "Split", run: Run) -> None:
+def mean_interval(gains: list[float]) -> tuple[float, float]:
+    """The 95 % interval of the mean of a few repetitions, by Student's t."""
+    from scipy.stats import t
+
+    mean, error = np.mean(gains), np.std(gains, ddof=1) / np.sqrt(len(gains))
+    low, high = t.interval(0.95, len(gains) - 1, loc=mean, scale=error) if error > 0 else (mean, mean)
+    return float(low), float(high)
+
+
+def report(config: TrainConfig, outcomes: list[Outcome], split: "Split", run: Run) -> None:
     """The verdict, on the terminal and in the report."""
+    console.print(f"{config.model} on {config.data}: {len(split.train):,} pairs, {len(outcomes[0].before):,} held-out "
+                  "queries; nDCG@10 × 100", highlight=False)  # fmt: skip
+    for seed, outcome in enumerate(outcomes, start=config.seed):
+        show_outcome(f"seed {seed}", outcome)
+    gains = [outcome.gain for outcome in outcomes]
+    differences = [100 * gain.difference for gain in gains]
+    if len(outcomes) > 1:
+        low, high = mean_interval(differences)
+        console.print(f"  mean gain of {len(outcomes)} seeds {np.mean(differences):+.1f}, 95 % interval {low:+.1f} to "
+                      f"{high:+.1f}", highlight=False)  # fmt: skip
+        run.metric("gain_seeds_low", low, meaning="lower end of the mean gain's 95 % interval over the seeds (t)")
+        run.metric("gain_seeds_high", high, meaning="its upper end")
+    for name, values in outcomes[0].leaked.items():
+        console.print(f"  trained on the test, {name}: {100 * values.mean():.1f} ({len(values):,})", highlight=False)
+        run.metric("leak_" + name.replace(",", "").replace(" ", "_"), 100 * values.mean(),
+                   meaning="nDCG@10 × 100 of the model that was trained on the test")  # fmt: skip
+    record(config, outcomes, run)
+
+
+def show_outcome(title: str, outcome: Outcome) -> None:
+    """Two lines: the held-out queries, and the task that was not trained for."""
     gain = outcome.gain
     verdict = "better" if gain.low > 0 else "worse" if gain.high < 0 else "no difference that these queries can show"
     console.print(
-        f"{config.model} on {config.data}: {len(split.train):,} pairs, {len(outcome.before):,} held-out queries\n"
-        f"  nDCG@10  {100 * outcome.before.mean():.1f} -> {100 * outcome.after.mean():.1f}   "
-        f"{100 * gain.difference:+.1f}, 95 % interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f}, "
-        f"p = {gain.p:.4f}: {verdict}\n"
-        f"  not trained for (English to Spanish, accuracy)  {100 * outcome.other_before:.1f} -> "
+        f"  {title}: {100 * outcome.before.mean():.1f} -> {100 * outcome.after.mean():.1f}, "
+        f"{100 * gain.difference:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f}), p = {gain.p:.4f}: {verdict}\n"
+        f"    not trained for (English to Spanish, accuracy × 100): {100 * outcome.other_before:.1f} -> "
         f"{100 * outcome.other_after:.1f}",
         highlight=False,
     )
-    for name, values in outcome.leaked.items():
-        console.print(f"  trained on the test: {name}  {100 * values.mean():.1f}  ({len(values):,})", highlight=False)
-    meaning = "nDCG@10 × 100 of held-out queries"
-    run.metric("ndcg_before", 100 * outcome.before.mean(), meaning=meaning)
-    run.metric("ndcg_after", 100 * outcome.after.mean(), meaning=meaning)
-    band = (0.0, None) if run.report["preset"] in ("cpu", "study", "gpu") else None
-    run.metric("gain_low", 100 * gain.low, band=band, meaning="lower end of the gain's 95 % interval, paired bootstrap")
-    run.metric("gain_p", gain.p, band=(None, 0.05) if band else None, meaning="two-sided p-value of the gain")
-    run.metric("other_task_change", 100 * (outcome.other_after - outcome.other_before),
+
+
+def record(config: TrainConfig, outcomes: list[Outcome], run: Run) -> None:
+    """Metrics, the sentence for the stage's table, and what to type next."""
+    gains = [outcome.gain for outcome in outcomes]
+    meaning = "nDCG@10 × 100 of held-out queries, mean of the seeds"
+    run.metric("ndcg_before", 100 * np.mean([outcome.before.mean() for outcome in outcomes]), meaning=meaning)
+    run.metric("ndcg_after", 100 * np.mean([outcome.after.mean() for outcome in outcomes]), meaning=meaning)
+    judged = run.report["preset"] in ("cpu", "study", "gpu") and config.lr > 0
+    run.metric("gain_low", 100 * min(gain.low for gain in gains), band=(0.0, None) if judged else None,
+               meaning="lower end of the gain's 95 % interval, paired bootstrap; of the worst seed")  # fmt: skip
+    run.metric("gain_p", max(gain.p for gain in gains), band=(None, 0.05) if judged else None,
+               meaning="two-sided p-value of the gain; of the worst seed")  # fmt: skip
+    run.metric("other_task_change", 100 * np.mean([outcome.other_after - outcome.other_before for outcome in outcomes]),
                meaning="accuracy × 100 on a task that was not trained for")  # fmt: skip
+    first = gains[0]
     run.learnt(
-        f"{len(split.train)} pairs moved {config.model} by {100 * gain.difference:+.1f} nDCG@10 points on "
-        f"{config.data} (95 % interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f})."
+        f"{config.pairs} pairs moved {config.model} by {100 * first.difference:+.1f} nDCG@10 points on {config.data} "
+        f"(95 % interval {100 * first.low:+.1f} to {100 * first.high:+.1f})."
     )
     if config.save:
         run.next(f"python -m stage1_foundations.embeddings evaluate --model {shown(run.dir)}/model")
@@ -182,24 +232,27 @@ def draw(config: TrainConfig, outcome: Outcome, run: Run) -> None:
     from stage1_foundations.embeddings.contrastive import chance_loss
 
     figure, (left, middle, right) = plots.new_figure(1, 3, width=11.0, height=3.6)
-    left.plot(range(1, len(outcome.losses) + 1), outcome.losses, color=plots.COLOURS[0], linewidth=1, alpha=0.5)
-    smooth = [statistics.mean(outcome.losses[max(0, step - 7) : step + 1]) for step in range(len(outcome.losses))]
-    left.plot(range(1, len(smooth) + 1), smooth, color=plots.COLOURS[0])
+    steps = range(1, len(outcome.losses) + 1)
+    smooth = [np.mean(outcome.losses[max(0, step - 8) : step]) for step in steps]
+    left.plot(steps, outcome.losses, color=plots.COLOURS[0], linewidth=1, alpha=0.5)
+    left.plot(steps, smooth, color=plots.COLOURS[0])
     left.axhline(chance_loss(config.batch), color="#888888", linestyle="--", linewidth=1)
-    left.text(1, chance_loss(config.batch), f"chance: log {config.batch}", va="bottom", fontsize=8, color="#666666")
+    left.text(len(steps), chance_loss(config.batch), f"chance: log {config.batch}", ha="right", va="bottom",
+              fontsize=8, color="#666666")  # fmt: skip
     left.set(xlabel="step", ylabel="in-batch loss", title="Find your passage in the batch", ylim=(0, None))
+    left.margins(y=0.15)
     for place, values in enumerate((outcome.before, outcome.after)):
         low, high = interval(replicate_scores(Items("mean", values)))
         mean = values.mean()
-        whisker = [[100 * (mean - low)], [100 * (high - mean)]]
         middle.bar(place, 100 * mean, width=0.6, color=plots.COLOURS[place])
-        middle.errorbar(place, 100 * mean, yerr=whisker, color="#333333", capsize=4)
+        middle.errorbar(place, 100 * mean, yerr=[[100 * (mean - low)], [100 * (high - mean)]], color="#333333",
+                        capsize=4)  # fmt: skip
     middle.set_xticks([0, 1], ["before", "after"])
     gain = outcome.gain
     middle.set(ylabel="nDCG@10 × 100, held out", title=f"{100 * gain.difference:+.1f}, p = {gain.p:.4f} (paired)")
-    changes = outcome.after - outcome.before
-    right.hist(changes, bins=np.linspace(-1, 1, 21), color=plots.COLOURS[2])
-    right.set(xlabel="change of a query's nDCG@10", ylabel="queries", yscale="log",
+    changes = 100 * np.sort(outcome.after - outcome.before)
+    right.bar(range(len(changes)), changes, width=1.0, color=np.where(changes > 0, plots.COLOURS[2], plots.COLOURS[1]))
+    right.set(xlabel="held-out queries, sorted", ylabel="change of nDCG@10 × 100", ylim=(-105, 105),
               title=f"{(changes > 0).sum()} better, {(changes < 0).sum()} worse")  # fmt: skip
     plots.save_figure(figure, run.dir / "fine-tuning.png")
     run.figure("fine-tuning.png", "the loss, the held-out score before and after, and single queries")

@@ -16,9 +16,10 @@ from labkit.assets import MANIFEST
 from labkit.device import choose_device
 from labkit.errors import LabError
 from labkit.runs import digest
-from stage1_foundations.embeddings.encoders import NO_PROMPTS, Encoder
+from stage1_foundations.embeddings.encoders import Encoder
 
 BATCH = 32
+HISTORY = "history.json"  # what `train` writes into a folder: name, origin, fine_tuned_on
 OFFLINE_ADVICE = "minilm or e5 (they need no hub), HF_ENDPOINT=... for a mirror, or a folder that holds the model"
 
 
@@ -27,20 +28,26 @@ class TransformerEncoder(Encoder):
 
     Args:
         folder: a sentence-transformers model (modules.json, config.json, weights, tokenizer).
-        name: for tables; by default the folder's name.
+        name: for tables; by default what `train` called it, or the folder's name.
         prompts: by default those that the folder states.
+        origin: the hub id of the weights; by default what `train` wrote into the folder.
 
     Raises:
         LabError: the folder holds no such model.
     """
 
-    def __init__(self, folder: Path, name: str | None = None, prompts: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, name: str | None = None, prompts: dict[str, str] | None = None, origin: str | None = None
+    ) -> None:
         self.folder = Path(folder)
         if not (self.folder / "config.json").is_file() or not any(self.folder.glob("*.safetensors")):
             raise LabError(f"{folder} holds no sentence-transformers model", "a folder that `train` wrote, or minilm")
-        self.name = name or self.folder.absolute().name
+        history = read_json(self.folder / HISTORY, {})
+        self.name = name or history.get("name") or self.folder.absolute().name
         self.prompts = prompts or folder_prompts(self.folder)
         self.revision = folder_revision(self.folder)
+        self.origin = origin or history.get("origin")
+        self.fine_tuned_on = tuple(history.get("fine_tuned_on", ()))
         self.device = choose_device("auto")
 
     @cached_property
@@ -48,7 +55,8 @@ class TransformerEncoder(Encoder):
         """Width of the vectors: the transformer's, unless a layer after the pooling changes it."""
         kinds = {module["type"].rsplit(".", 1)[-1] for module in read_json(self.folder / "modules.json", [])}
         pooling = read_json(self.folder / "1_Pooling" / "config.json", {})
-        modes = sum(value is True for key, value in pooling.items() if key.startswith("pooling_mode"))
+        modes = sum(key.startswith("pooling_mode") and (value is True or isinstance(value, str))  # old and new form
+                    for key, value in pooling.items())  # fmt: skip
         hidden = read_json(self.folder / "config.json", {}).get("hidden_size")
         if hidden and modes == 1 and kinds <= {"Transformer", "Pooling", "Normalize"}:
             return int(hidden)
@@ -70,6 +78,7 @@ class TransformerEncoder(Encoder):
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise LabError(f"{self.folder} cannot be loaded: {reason}", "a complete folder of the model") from error
+        check_float32(model)
         return model.eval()
 
     def embed(self, texts: list[str], prompt: str = "") -> np.ndarray:
@@ -78,6 +87,17 @@ class TransformerEncoder(Encoder):
             texts, prompt=prompt, batch_size=BATCH, show_progress_bar=False, convert_to_numpy=True,
             normalize_embeddings=False,
         )  # fmt: skip
+
+
+def check_float32(model: Any) -> None:
+    """Scores are only comparable where everybody computes them in the same precision.
+
+    Raises:
+        LabError: a weight is in another precision.
+    """
+    found = {str(weight.dtype).removeprefix("torch.") for weight in model.parameters()} - {"float32"}
+    if found:
+        raise LabError(f"the model's weights are in {', '.join(sorted(found))}", "load them in float32")
 
 
 def folder_prompts(folder: Path) -> dict[str, str]:
@@ -107,6 +127,8 @@ def from_hub(model_id: str) -> TransformerEncoder:
     """
     from huggingface_hub import snapshot_download
 
+    from stage1_foundations.embeddings.model_registry import registered_prompts
+
     try:
         folder = Path(snapshot_download(
             model_id, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"],
@@ -115,21 +137,8 @@ def from_hub(model_id: str) -> TransformerEncoder:
     except Exception as error:  # the hub has its own dozen of network errors
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise LabError(f"cannot get {model_id} from the hub: {reason}", OFFLINE_ADVICE) from error
-    return TransformerEncoder(folder, name=model_id.split("/")[1], prompts=hub_prompts(model_id, folder))
-
-
-def hub_prompts(model_id: str, folder: Path) -> dict[str, str]:
-    """The prompts of a hub model: mteb's registry first, then its own files."""
-    from mteb.models.get_model_meta import get_model_meta
-
-    try:
-        registered = get_model_meta(model_id, fetch_from_hf=False).loader_kwargs.get("model_prompts") or {}
-    except KeyError:
-        registered = {}
-    if not registered:
-        return folder_prompts(folder)
-    query, passage = registered.get("query", ""), registered.get("document", registered.get("passage", ""))
-    return {**NO_PROMPTS, "query": query, "passage": passage, "symmetric": query if passage else ""}
+    prompts = registered_prompts(model_id) or folder_prompts(folder)
+    return TransformerEncoder(folder, name=model_id.split("/")[1], prompts=prompts, origin=model_id)
 
 
 def read_json(path: Path, default: Any) -> Any:
