@@ -24,6 +24,8 @@ from milestones.month1 import stopped
 from milestones.submission import shown
 
 DEPTH = 10
+INGEST = "python -m stage2_rag_finetune_deploy.rag ingest"
+INDEX = Path("stage2/rag/index")  # below runs/: where `ingest` writes unless it is told otherwise
 Ranking = Sequence[tuple[str, str]]  # (id, text), the best first
 LIMITS = ("threads", "start_limit", "answer_limit", "time_limit")
 
@@ -33,7 +35,7 @@ def grade(context: Context) -> list[CheckResult]:
     try:
         folder, report = context.newest_run()
         labelled = data.load_retrieval(context.month.settings["corpus"])
-        index = recorded_index(folder, report, data.corpus_sha256(labelled.corpus))
+        index = recorded_index(context.runs, report, data.corpus_sha256(labelled.corpus))
     except LabError as error:
         return stopped(context, "genuine", error.message, advice=error.try_next or context.month.start)
     context.details |= {"run": shown(folder, context.submission), "seed": context.seed}
@@ -48,18 +50,17 @@ def grade(context: Context) -> list[CheckResult]:
     return [replace(r, advice=context.month.improve) if r.status == FAILED else r for r in results]
 
 
-def recorded_index(folder: Path, report: Mapping[str, Any], sha256: str) -> Path:
-    """The index of a run.
+def recorded_index(runs: Path, report: Mapping[str, Any], sha256: str) -> Path:
+    """The index that `ingest` keeps up to date.
 
     Raises:
-        LabError: it was built from another corpus, none is recorded, or it is not there.
+        LabError: the newest run read another corpus, or wrote somewhere else; or the index is not there.
     """
     if sha256 not in {entry["sha256"] for entry in report["data"]}:
-        raise LabError("the newest run indexed another corpus", "")
-    entries = [entry for entry in report["artefacts"] if entry["kind"] == "index"]
-    index = folder / entries[0]["path"] if entries else folder / "no index recorded"
-    if not index.resolve().is_relative_to(folder.resolve()) or not index.is_dir():
-        raise LabError("the run records no index, or it is not there", "")
+        raise LabError("the newest `ingest` read another corpus", INGEST)
+    index = runs / INDEX
+    if report["config"].get("index") or not index.is_dir() or not any(index.iterdir()):
+        raise LabError(f"there is no index at runs/{INDEX.as_posix()}", INGEST)
     return index.absolute()
 
 

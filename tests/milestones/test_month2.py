@@ -54,10 +54,10 @@ def hand_in(tmp_path, squad, monkeypatch) -> Callable[..., Path]:
             with start_run("stage2", "rag", "ingest", {}, preset="cpu", seed=1) as run:
                 run.data("corpus", claimed or data.corpus_sha256(corpus), 1)
                 run.metric("mrr_at_10", 0.99)
-                (run.dir / "index").mkdir()
+                index = folder / "runs" / month2.INDEX
+                index.mkdir()
                 lines = [json.dumps({"id": id, "text": text}) for id, text in corpus.items()]
-                (run.dir / "index" / "passages.jsonl").write_text("\n".join(lines), encoding="utf-8")
-                run.artefact("index", kind="index")
+                (index / "passages.jsonl").write_text("\n".join(lines), encoding="utf-8")
         return folder
 
     return make
@@ -121,7 +121,7 @@ def test_a_claimed_hash_does_not_help(month, hand_in, squad):
 def test_a_results_file_without_an_index_fails(month, hand_in):
     """Catches: marks for a report of good figures alone."""
     folder = hand_in()
-    shutil.rmtree(next((folder / "runs").rglob("index")))
+    shutil.rmtree(folder / "runs" / month2.INDEX)
     result = graded(month, folder)
     assert verdicts(result)["genuine"] == "failed" and result.points == 0
 

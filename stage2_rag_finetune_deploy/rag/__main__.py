@@ -1,0 +1,26 @@
+"""python -m stage2_rag_finetune_deploy.rag ingest | ask | serve"""
+
+import sys
+
+from labkit.cli import Command, lab_main
+from labkit.errors import guarded
+from stage2_rag_finetune_deploy.rag import commands
+
+PROG = "python -m stage2_rag_finetune_deploy.rag"
+COMMANDS = [
+    Command("ingest", "documents into an index; later only what changed", commands.IngestConfig, commands.run_ingest,
+            commands.INGEST_PRESETS),
+    Command("ask", 'ask "a question": the answer and its passages', commands.AskConfig, commands.run_ask),
+    Command("serve", "the same over HTTP, with a page", commands.ServeConfig, commands.run_serve),
+]  # fmt: skip
+
+
+def main(argv: list[str]) -> int:
+    """The lab's command line; a question may stand without its option."""
+    if len(argv) > 1 and argv[0] == "ask" and not argv[1].startswith("-"):
+        argv = ["ask", "--question", *argv[1:]]
+    return lab_main(PROG, "A complete RAG: found, ordered, answered, cited, served.", COMMANDS, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main)(None))
