@@ -20,9 +20,10 @@ import numpy as np
 from pymilvus import AnnSearchRequest, DataType, Function, FunctionType, MilvusClient, MilvusException, RRFRanker
 
 from labkit.errors import LabError, debugging
-from stage2_rag_finetune_deploy.vector_db.filters import Filter
+from stage2_rag_finetune_deploy.vector_db.filters import Filter, In
 from stage2_rag_finetune_deploy.vector_db.fusion import RANK_CONSTANT, rrf_fuse
 from stage2_rag_finetune_deploy.vector_db.lexical import LexicalIndex, cut_terms
+from stage2_rag_finetune_deploy.vector_db.patience import ask, reason
 from stage2_rag_finetune_deploy.vector_db.store import (
     HYBRID_DEPTH,
     MAX_ID_BYTES,
@@ -40,9 +41,11 @@ MILVUS_TYPES = {str: DataType.VARCHAR, int: DataType.INT64, float: DataType.DOUB
 LONGEST_VARCHAR = 65_535  # bytes
 CALL_BYTES = 8_000_000  # of records in one request; the server's limit is 64 MB
 CALL_SECONDS = 15.0
+MAX_ROWS = 16_384
 INDEX_SECONDS = 300.0
 PASSING = ("connect", "unavailable", "not loaded", "retry timeout", "deadline", "not ready", "offline", "no available",
            "not found available", "closed", "channel", "shard", "timestamp lag", "server id mismatch")  # fmt: skip
+ERRORS = (MilvusException, grpc.RpcError, ValueError)  # ValueError: grpc's word for a closed channel
 SPEC = "lab.spec"  # the property of a collection that keeps its spec; Milvus Lite forgets descriptions
 CONSISTENCY = ("Strong", "Session", "Bounded", "Eventually")
 
@@ -53,7 +56,7 @@ class MilvusCollection(Collection):
     def __init__(self, spec: CollectionSpec, store: "MilvusStore") -> None:
         super().__init__(spec)
         self._store, self._client = store, store.client
-        self._names, self._deleted = ["text", *spec.fields], False
+        self._names, self._behind = ["text", *spec.fields], True
         self._lexical: tuple[LexicalIndex, int] | None = None  # of servers without BM25: the index, rows then
         self._run("load", self._client.load_collection, timeout=60)
 
@@ -67,12 +70,13 @@ class MilvusCollection(Collection):
     def _query(self, action: str, method: Callable[..., T], *args: Any, **options: Any) -> T:
         """A read at the store's consistency level, said each time: of a collection made with it, pymilvus forgets it.
 
-        `Session` waits for this client's writes by the timestamps that the server gave them. A 2.3 server gives
-        deletes none, so the first read after a delete is a `Strong` one; from then on the delete is seen.
+        `Session` waits for this client's writes by the timestamps that the server gave them. A new client has none,
+        and a server that was just restarted, still reading its log, would answer with a part; a 2.3 server gives
+        deletes none. So the first read of a client, and the first after a delete, are `Strong` ones.
         """
-        level = "Strong" if self._deleted and self._store.consistency == "Session" else self._store.consistency
+        level = "Strong" if self._behind and self._store.consistency == "Session" else self._store.consistency
         found = self._run(action, method, *args, consistency_level=level, **options)
-        self._deleted = False
+        self._behind = False
         return found
 
     def _upsert(self, records: list[Record], vectors: np.ndarray) -> None:
@@ -86,18 +90,19 @@ class MilvusCollection(Collection):
             yield row | {"terms": " ".join(cut_terms(record.text))} if self._store.has_bm25 else row
 
     def _delete_ids(self, ids: list[str]) -> None:
-        self._lexical, self._deleted = None, True
-        for start in range(0, len(ids), 10_000):
-            self._run("delete from", self._client.delete, ids=ids[start : start + 10_000])
+        self._lexical, self._behind = None, True
+        for start in range(0, len(ids), 1000):
+            self._run("delete from", self._client.delete, filter=self._named(ids[start : start + 1000]))
 
     def _delete_where(self, where: Filter | None) -> None:
-        self._lexical, self._deleted = None, True
+        self._lexical, self._behind = None, True
         self._run("delete from", self._client.delete, filter=self._text(where) or 'id != ""')
 
     def _get(self, ids: list[str]) -> list[Record]:
-        found, names = [], ["vector", "text", *self.spec.fields]
+        found, names = [], ["id", "vector", *self._names]
         for start in range(0, len(ids), 1000):
-            found += self._query("read", self._client.get, ids[start : start + 1000], output_fields=names)
+            chosen = self._named(ids[start : start + 1000])
+            found += self._query("read", self._client.query, filter=chosen, output_fields=names)
         return [Record(r["id"], np.asarray(r["vector"], np.float32), r["text"], self._fields(r)) for r in found]
 
     def _count(self, where: Filter | None) -> int:
@@ -147,7 +152,11 @@ class MilvusCollection(Collection):
         return self._lexical[0].search(text, k, allowed)
 
     def _scan(self, where: Filter | None, names: list[str]) -> Iterator[dict[str, Any]]:
-        """Every row that passes, in pages: a query may return 16,384 rows at most."""
+        """Every row that passes. A query may return 16,384 rows at most; more come in pages, half a second each."""
+        if self._count(where) <= MAX_ROWS:
+            options = {"filter": self._text(where), "limit": MAX_ROWS, "output_fields": ["id", *names]}
+            yield from self._query("read", self._client.query, **options)
+            return
         pages = self._query("read", self._client.query_iterator, batch_size=5000, filter=self._text(where),
                             output_fields=["id", *names])  # fmt: skip
         while rows := pages.next():
@@ -168,6 +177,10 @@ class MilvusCollection(Collection):
     def _effort(self, k: int) -> dict[str, Any]:
         params = {"ef": max(self.spec.effort, k)} if self.spec.index == "hnsw" else {}
         return {"metric_type": "COSINE", "params": params}
+
+    def _named(self, ids: list[str]) -> str:
+        """An expression for these ids. pymilvus' own `get(ids)` and `delete(ids)` paste them in without escapes."""
+        return to_milvus(In("id", ids), {"id": str})
 
     def _text(self, where: Filter | None) -> str:
         return "" if where is None else to_milvus(where, self.spec.fields)
@@ -240,35 +253,22 @@ class MilvusStore(VectorStore):
             return open_lite(self.uri)
         try:
             return MilvusClient(self.uri, token=token, timeout=5, dedicated=True)
-        except (MilvusException, grpc.RpcError) as error:
+        except ERRORS as error:
             advice = "python -m stage2_rag_finetune_deploy.vector_db server starts one; or --store milvus-lite"
             raise LabError(f"cannot reach Milvus at {self.uri}: {reason(error)}", advice) from error
 
     def call(self, action: str, call: Callable[[], T], collection: str | None = None) -> T:
-        """Run a request; when the server is lost, wait for it, load the collection again and ask once more.
+        """A request, asked again while the server is away; a restarted one has to load the collection again."""
 
-        Every request of this module may be repeated: writing the same records twice is writing them once.
-
-        Raises:
-            LabError: refused, or lost for longer than `patience`.
-        """
-        deadline = time.monotonic() + self.patience
-        while True:
-            try:
-                return call()
-            except (MilvusException, grpc.RpcError, ValueError) as error:  # grpc: ValueError on a closed channel
-                why = reason(error)
-                if not any(word in why.lower() for word in PASSING):
-                    raise LabError(f"Milvus could not {action}: {why}", "--debug shows where") from error
-                if time.monotonic() > deadline:
-                    raise LabError(
-                        f"lost Milvus at {self.uri}, could not {action} for {self.patience:.0f} s: {why}",
-                        "start the server again, then the same command: what was acknowledged is kept",
-                    ) from error
-            time.sleep(0.3)
+        def reconnect() -> None:
             if collection:
-                with suppress(MilvusException, grpc.RpcError, ValueError):
+                with suppress(*ERRORS):
                     self.client.load_collection(collection, timeout=10)
+
+        def is_passing(why: str) -> bool:
+            return any(word in why for word in PASSING)
+
+        return ask(call, action, f"Milvus at {self.uri}", self.patience, ERRORS, is_passing, reconnect)
 
     def collections(self) -> list[str]:
         return sorted(self.call("list collections of", lambda: self.client.list_collections(timeout=CALL_SECONDS)))
@@ -312,12 +312,6 @@ class MilvusStore(VectorStore):
             close_lite(self.uri, self.client)
         else:
             self.client.close()
-
-
-def reason(error: Exception) -> str:
-    """An error's words in one line, without the stack of the client library."""
-    text = getattr(error, "message", None) or str(error)
-    return " ".join(str(text).split())[:200] or type(error).__name__
 
 
 def version_tuple(version: str) -> tuple[int, ...]:
