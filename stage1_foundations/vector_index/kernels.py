@@ -9,8 +9,13 @@
 - `prefetch` asks for a row before it is needed: in a graph the next row is anywhere in memory, and waiting for it
   costs more than the arithmetic on it.
 
-Compiled code is kept beside the module (`cache=True`): the first run on a machine compiles, the next ones load.
+Compiled code is kept in `__pycache__` (`cache=True`): the first run on a machine compiles, the next ones load. Numba
+compiles a function anew when its own file changes, but not when a function that it calls, in another file, does; so
+code that is older than any file of this folder is thrown away here.
 """
+
+from contextlib import suppress
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -21,6 +26,18 @@ from numba.extending import intrinsic
 LANE = 16  # floats in a cache line of 64 bytes
 FAST = {"reassoc", "contract", "nsz", "nnan"}  # reorder sums, fuse multiply-adds, ignore -0 and NaN
 jit = numba.njit(cache=True, fastmath=FAST, nogil=True, boundscheck=False, error_model="numpy")
+
+
+def drop_stale_code(folder: Path) -> None:
+    """Remove what Numba compiled before the newest of the folder's sources was written."""
+    newest = max(source.stat().st_mtime for source in folder.glob("*.py"))
+    for index in (folder / "__pycache__").glob("*.nbi"):
+        with suppress(OSError):  # another process was faster, or the folder is read-only
+            if index.stat().st_mtime < newest:
+                index.unlink()
+
+
+drop_stale_code(Path(__file__).parent)
 
 
 def aligned_rows(vectors: np.ndarray, capacity: int | None = None) -> np.ndarray:

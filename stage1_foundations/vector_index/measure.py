@@ -1,8 +1,9 @@
 """Recall, speed, size: the same clock and the same rules for every library.
 
 - One thread. Compilation, warm-up and ground truth are outside the clock.
-- Single queries are timed one by one through Python, as an application would call; the best of several rounds counts,
-  because noise on a machine only ever adds time. Libraries take turns within a round.
+- Single queries are timed one by one through Python, as an application would call. Noise on a machine only ever adds
+  time, so the best of several rounds counts, for each query and for the batch; p95 is therefore that of slow queries,
+  not of a busy machine. Libraries take turns within a round.
 - QPS at a recall is interpolated between two measured points, and is "-" where a library never got there.
 """
 
@@ -103,8 +104,7 @@ def measure(
                     adapters[number].set_query_arguments(argument)
                     single, batch = _clock(adapters[number], truth.queries, k)
                     if number in best:
-                        old = best[number]
-                        single, batch = min(single, old[0], key=np.sum), min(batch, old[1])
+                        single, batch = np.minimum(single, best[number][0]), min(batch, best[number][1])
                     best[number] = single, batch
             for number, argument in now:
                 adapters[number].set_query_arguments(argument)

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from stage1_foundations.vector_index.kernels import distance, four_distances, jit
+from stage1_foundations.vector_index.kernels import distance, four_distances, jit, prefetch_row
+
+AHEAD = 32  # rows between the one that is computed and the one that is asked for
 
 
 @jit
@@ -24,6 +26,9 @@ def push(best, ids, value, identity):
 def push_rows(vectors, first, end, query, squared, best, rows):
     """Push the distances of the rows `first` to `end - 1`, four at a time, with the row's number as id.
 
+    The processor notices by itself that rows are read in order, but starts anew in every list and every page of memory;
+    so rows are asked for ahead (beyond the end of the array, too: that is allowed and does nothing).
+
     Args:
         vectors: (N, W) padded rows. query: (W,).
         best, rows: (k,) sorted; filled with inf and -1 at the start.
@@ -31,6 +36,8 @@ def push_rows(vectors, first, end, query, squared, best, rows):
     last = best.shape[0] - 1
     fours = first + (end - first) // 4 * 4
     for row in range(first, fours, 4):
+        for ahead in range(row + AHEAD, row + AHEAD + 4):
+            prefetch_row(vectors, ahead)
         a, b, c, d = four_distances(vectors, row, row + 1, row + 2, row + 3, query, squared)
         if min(min(a, b), min(c, d)) < best[last]:
             for i, near in enumerate((a, b, c, d)):

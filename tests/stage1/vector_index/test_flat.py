@@ -1,11 +1,13 @@
 """Each test names the bug that it catches."""
 
+import os
+
 import faiss
 import numpy as np
 import pytest
 
 from stage1_foundations.vector_index.flat import DIRECT, FlatIndex
-from stage1_foundations.vector_index.kernels import aligned_rows
+from stage1_foundations.vector_index.kernels import aligned_rows, drop_stale_code
 from stage1_foundations.vector_index.top_k import push_rows
 
 
@@ -84,3 +86,16 @@ def test_rows_are_padded_and_aligned(rows):
     assert padded.dtype == np.float32 and padded.flags.c_contiguous
     np.testing.assert_array_equal(padded[:, :24], rows)
     assert not padded[:, 24:].any()
+
+
+def test_code_compiled_before_a_source_changed_is_dropped(tmp_path):
+    """Catches: a change in kernels.py or top_k.py that has no effect, because its callers were compiled before."""
+    (tmp_path / "__pycache__").mkdir()
+    source, old, new = tmp_path / "kernels.py", tmp_path / "__pycache__" / "a.nbi", tmp_path / "__pycache__" / "b.nbi"
+    for path, seconds in ((source, 2000), (old, 1000), (new, 3000)):
+        path.touch()
+        os.utime(path, (seconds, seconds))
+    drop_stale_code(tmp_path)
+    assert new.exists() and not old.exists() and source.exists()
+    drop_stale_code(tmp_path)
+    assert new.exists()
