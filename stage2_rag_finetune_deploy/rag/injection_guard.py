@@ -21,6 +21,7 @@ from pathlib import Path
 from stage1_foundations.first_rag.words import cut_sentences
 
 FOLDER = Path(__file__).parent
+OPENING = {"override", "address", "role", "forged_turn"}  # patterns after which the order itself follows
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\U000e0000-\U000e007f]")
 
@@ -55,17 +56,22 @@ def patterns_in(sentence: str) -> list[str]:
 def guard(text: str) -> Guarded:
     """Take the sentences that talk to the model out of a passage.
 
-    Comments that a browser would not show are cut first, because they may span sentences. The rest is unchanged, so
-    that a quote from it still stands in the passage word for word.
+    Comments that a browser would not show are cut first, because they may span sentences. After a sentence that opens
+    an order ("ignore ...", "dear assistant") the rest of its line goes, too: what is to be done comes after it. The
+    rest is unchanged, so that a quote from it still stands in the passage word for word.
     """
     removed = COMMENT.findall(text)
     found = ["comment"] if removed else []
     kept = []
-    for sentence in cut_sentences(COMMENT.sub("", text)):
-        names = patterns_in(sentence)
-        found += names
-        (removed if names else kept).append(sentence)
-    return Guarded("".join(kept), tuple(piece.strip() for piece in removed), tuple(dict.fromkeys(found)))
+    for line in COMMENT.sub("", text).splitlines(keepends=True):
+        speaking = False
+        for sentence in cut_sentences(line):
+            names = patterns_in(sentence)
+            found += names
+            speaking = speaking or bool(OPENING & set(names))
+            (removed if names or speaking else kept).append(sentence)
+    pieces = tuple(piece.strip() for piece in removed if piece.strip())
+    return Guarded("".join(kept), pieces, tuple(dict.fromkeys(found)))
 
 
 # end exercise
