@@ -25,7 +25,7 @@ from stage2_rag_finetune_deploy.chunking.section import SectionParser
 from stage2_rag_finetune_deploy.chunking.semantic import EmbeddingParser, SemanticParser
 from stage2_rag_finetune_deploy.chunking.sentence import SentencePacking, SentenceWindow
 from stage2_rag_finetune_deploy.chunking.sizes import load_counter
-from stage2_rag_finetune_deploy.chunking.spans import Span, SpanParser
+from stage2_rag_finetune_deploy.chunking.spans import Span, SpanParser, check_sizes
 from stage2_rag_finetune_deploy.chunking.speaker import SpeakerParser
 from stage2_rag_finetune_deploy.chunking.topic import TopicParser
 from stage2_rag_finetune_deploy.chunking.windows import CharacterWindow, FixedWindow
@@ -54,14 +54,14 @@ class Dispatch(SpanParser):
 
     Args:
         by_kind: kind of document -> name of the chunker; kinds that are left out are cut as in BY_KIND.
-        encoder: name of the encoder, for chunkers that look at vectors.
+        encoder: for chunkers that look at vectors; None is theirs.
 
     Raises:
         LabError: a kind or a chunker that does not exist.
     """
 
     by_kind: dict[str, str] = Field(default_factory=dict)
-    encoder: str = Field(default="minilm")
+    encoder: Encoder | None = Field(default=None, exclude=True)
 
     def model_post_init(self, context: Any) -> None:
         """Check the names."""
@@ -79,8 +79,8 @@ class Dispatch(SpanParser):
         sizes = {"cap": self.cap, "overlap": self.overlap, "counter": self.counter, "embedded": self.embedded}
         if chunker == "code":
             return chunker, CodeParser(language=document.metadata.get("language") or "", **sizes)
-        if issubclass(CHUNKERS[chunker], EmbeddingParser):
-            return chunker, CHUNKERS[chunker](encoder=load_encoder(self.encoder), **sizes)
+        if issubclass(CHUNKERS[chunker], EmbeddingParser) and self.encoder:
+            sizes["encoder"] = self.encoder
         return chunker, CHUNKERS[chunker](**sizes)
 
     def spans(self, document: BaseNode) -> list[Span]:
@@ -102,7 +102,9 @@ def check_chunker(name: str) -> None:
         raise LabError(f"no chunker is called {name!r}", nearest(name, [*CHUNKERS]) or f"one of: {', '.join(CHUNKERS)}")
 
 
-def make_chunker(name: str, cap: int = 200, overlap: int = 0, encoder: str | Encoder = "minilm", **options: Any) -> SpanParser:
+def make_chunker(
+    name: str, cap: int = 200, overlap: int = 0, encoder: str | Encoder = "minilm", **options: Any
+) -> SpanParser:
     """A chunker by its name, `dispatch` included, sized for an encoder.
 
     Args:
@@ -115,11 +117,11 @@ def make_chunker(name: str, cap: int = 200, overlap: int = 0, encoder: str | Enc
     Raises:
         LabError: no such chunker, sizes that cannot work.
     """
-    encoder_name = encoder if isinstance(encoder, str) else encoder.name
-    sizes = {"cap": cap, "overlap": overlap, "counter": load_counter(encoder_name), **options}
-    if name == "dispatch":
-        return Dispatch(encoder=encoder_name, **sizes)
-    check_chunker(name)
-    if issubclass(CHUNKERS[name], EmbeddingParser):
-        sizes["encoder"] = load_encoder(encoder) if isinstance(encoder, str) else encoder
-    return CHUNKERS[name](**sizes)
+    if name != "dispatch":
+        check_chunker(name)
+    check_sizes(cap, overlap)
+    encoder = load_encoder(encoder) if isinstance(encoder, str) else encoder
+    sizes = {"cap": cap, "overlap": overlap, "counter": load_counter(encoder), **options}
+    if name == "dispatch" or issubclass(CHUNKERS[name], EmbeddingParser):
+        sizes["encoder"] = encoder
+    return Dispatch(**sizes) if name == "dispatch" else CHUNKERS[name](**sizes)

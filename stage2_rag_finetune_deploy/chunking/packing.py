@@ -75,24 +75,26 @@ def pack(text: str, pieces: Sequence[Offsets], cap: int, overlap: int, counter: 
     fitted = fit(text, pieces, cap, counter)
     spans, sizes = [span for span, _ in fitted], [size for _, size in fitted]
 
-    def too_large(first: int, last: int) -> bool:
+    def too_large(first: int, last: int, limit: int) -> bool:
         """Counted afresh: the tokens of a text can be more than those of its parts."""
-        return counter.size(text[spans[first][0] : spans[last - 1][1]]) > cap
+        return counter.size(text[spans[first][0] : spans[last - 1][1]]) > limit
 
     chunks: list[Offsets] = []
     first = new = 0  # the chunk's first piece, and the first piece that no chunk has yet
     while new < len(spans):
-        while first < new and too_large(first, new + 1):
+        while first < new and too_large(first, new + 1, cap):
             first += 1
         last, total = new + 1, sum(sizes[first : new + 1])
         while last < len(spans) and total + sizes[last] <= cap:
             last, total = last + 1, total + sizes[last]
-        while last > new + 1 and too_large(first, last):
+        while last > new + 1 and too_large(first, last, cap):
             last -= 1
         chunks.append((spans[first][0], spans[last - 1][1]))
         new, shared, oldest = last, 0, first + 1  # at least one piece is left behind
         first = last
         while first > oldest and shared + sizes[first - 1] <= overlap:
             first, shared = first - 1, shared + sizes[first - 1]
+        while first < new and too_large(first, new, overlap):
+            first += 1
     return chunks
     # end exercise

@@ -106,7 +106,10 @@ def decode(raw: bytes) -> str:
 class MarkdownWriter(HTMLParser):
     """Visible text of a page as Markdown: headings, paragraphs, list items, code; scripts and styles vanish."""
 
-    BLOCKS = frozenset(["p", "div", "section", "article", "main", "header", "footer", "nav", "table", "tr", "ul", "ol", "dl", "dt", "dd", "blockquote", "figure"])
+    BLOCKS = frozenset({
+        "p", "div", "section", "article", "main", "header", "footer", "nav", "table", "tr", "ul", "ol", "dl", "dt",
+        "dd", "blockquote", "figure",
+    })  # fmt: skip
     SILENT = frozenset(["script", "style", "noscript", "template", "svg", "head"])
 
     def __init__(self) -> None:

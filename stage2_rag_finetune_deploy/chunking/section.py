@@ -41,8 +41,8 @@ def lines_outside_code(text: str) -> Iterator[tuple[int, str, bool]]:
             fence = match[1]
             yield offset, line, False
         elif fence:
-            closes = match and match[1][0] == fence[0] and len(match[1]) >= len(fence) and not line[match.end() :].strip()
-            fence = "" if closes else fence
+            if match and match[1].startswith(fence) and not line[match.end() :].strip():
+                fence = ""
             yield offset, line, False
         else:
             yield offset, line, True

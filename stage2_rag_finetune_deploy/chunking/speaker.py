@@ -6,6 +6,8 @@ A turn in a meeting is short ("Against?"), and most mean nothing alone. So turns
 until it holds `join_below` tokens: 0 keeps every speaker apart, the cap gives whole exchanges.
 """
 
+from collections.abc import Callable
+
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.schema import BaseNode
 
@@ -15,6 +17,7 @@ from stage2_rag_finetune_deploy.chunking.spans import Span, SpanParser
 from stage2_rag_finetune_deploy.chunking.transcript import Script, show_time
 
 SPEAKERS, TIME, UNTIL = "speakers", "time", "until"
+Group = tuple[int, int]  # the first turn, and the one behind the last
 
 
 class TurnParser(SpanParser):
@@ -30,8 +33,9 @@ class TurnParser(SpanParser):
 
     def span(self, script: Script, start: int, end: int) -> Span:
         """A part of the script as a chunk; one that begins inside a turn repeats the speaker's name."""
-        spoken, raw = script.spoken(start, end), script.raw(start, end)
-        said = script.text[start:end].strip()
+        said = script.text[start:end]
+        start += len(said) - len(said.lstrip())  # a part that begins with a line end belongs to the next turn
+        spoken, raw, said = script.spoken(start, end), script.raw(start, end), said.strip()
         if spoken[0].speaker and not script.begins_turn(start):
             said = f"{spoken[0].speaker}: {said}"
         names = dict.fromkeys(turn.speaker for turn in spoken if turn.speaker)
@@ -56,13 +60,17 @@ class SpeakerParser(TurnParser):
         """See `SpanParser.spans`."""
         script = Script(document.get_content())
         pieces, sizes, room = self.turn_pieces(script)
-        groups = join_turns(sizes, min(self.join_below, room), room)
+
+        def fits(first: int, last: int) -> bool:
+            return self.counter.size(script.text[pieces[first][0] : pieces[last - 1][1]]) <= room
+
+        groups = [part for group in join_turns(sizes, min(self.join_below, room), room) for part in halve(group, fits)]
         return [self.span(script, pieces[first][0], pieces[last - 1][1])
-                for first, last in reach_back(groups, sizes, self.overlap, room)]  # fmt: skip
+                for first, last in reach_back(groups, sizes, self.overlap, fits)]  # fmt: skip
 
 
 # exercise: chunking.join_turns
-def join_turns(sizes: list[int], join_below: int, cap: int) -> list[tuple[int, int]]:
+def join_turns(sizes: list[int], join_below: int, cap: int) -> list[Group]:
     """Turns in groups: a group takes the next turn while it is smaller than `join_below` and the turn fits.
 
     Args:
@@ -71,7 +79,7 @@ def join_turns(sizes: list[int], join_below: int, cap: int) -> list[tuple[int, i
     Returns:
         (first, last + 1) of each group, one after the other.
     """
-    groups: list[tuple[int, int]] = []
+    groups: list[Group] = []
     first = total = 0
     for number, size in enumerate(sizes):
         if number > first and (total >= join_below or total + size > cap):
@@ -82,12 +90,21 @@ def join_turns(sizes: list[int], join_below: int, cap: int) -> list[tuple[int, i
     # end exercise
 
 
-def reach_back(groups: list[tuple[int, int]], sizes: list[int], overlap: int, cap: int) -> list[tuple[int, int]]:
-    """Each group with as many of the turns before it as are together no larger than the overlap and fit."""
+def halve(group: Group, fits: Callable[[int, int], bool]) -> list[Group]:
+    """The group, in halves where the tokens of its text are more than the sum over its turns, and too many."""
+    first, last = group
+    if last - first == 1 or fits(first, last):
+        return [group]
+    middle = (first + last) // 2
+    return halve((first, middle), fits) + halve((middle, last), fits)
+
+
+def reach_back(groups: list[Group], sizes: list[int], overlap: int, fits: Callable[[int, int], bool]) -> list[Group]:
+    """Each group with as many of the turns before it as are together no larger than the overlap, and fit."""
     reached = []
     for first, last in groups:
-        total, shared, start = sum(sizes[first:last]), 0, first
-        while start > 0 and shared + sizes[start - 1] <= overlap and total + shared + sizes[start - 1] <= cap:
+        shared, start = 0, first
+        while start > 0 and shared + sizes[start - 1] <= overlap and fits(start - 1, last):
             start, shared = start - 1, shared + sizes[start - 1]
         reached.append((start, last))
     return reached
