@@ -24,7 +24,6 @@ from stage1_foundations.first_rag.evaluation import (
     record_metric,
     share,
 )
-from stage1_foundations.first_rag.evaluation_plots import plot_evidence
 from stage1_foundations.first_rag.evidence import calibrate, evidence
 from stage1_foundations.first_rag.index_folder import build_index, load_index, save_index, split_documents
 from stage1_foundations.first_rag.llm import LLMS
@@ -37,10 +36,10 @@ DEPTH = 10
 class EvaluateConfig:
     """How much to ask, and whom."""
 
-    articles: int = option(12, "articles of SQuAD to index (of 48; about 43 passages each)")
+    articles: int = option(10, "articles of SQuAD to index (of 48; about 43 passages each)")
     questions: int = option(200, "answerable questions; half of them calibrate the gate")
     unanswerable: int = option(100, "questions without an answer, near ones and as many far ones; half calibrate")
-    llm_questions: int = option(6, "questions for the language model, as many unanswerable ones; 0: none")
+    llm_questions: int = option(5, "questions for the language model, as many unanswerable ones; 0: none")
     llm: str = option("smollm2", "which language model", LLMS)
     mode: str = option("compact", "how the language model is asked", LLM_MODES)
     api_base: str | None = option(None, "address of an OpenAI-compatible endpoint, with /v1")
@@ -152,6 +151,8 @@ def random_order(passages: int) -> dict[str, float]:
 
 def examine_gate(exam: Exam, rag: Rag, run: Run) -> tuple[float, dict]:
     """Find the threshold on one half of the questions, and count right refusals on the other half."""
+    from stage1_foundations.first_rag.evaluation_plots import plot_evidence  # matplotlib takes a second to import
+
     strengths: dict[str, tuple[list[float], list[float]]] = {}
     for kind in ("answerable", "near", "far"):
         texts = [[exam.labelled.queries[query] for query in half] for half in halves(getattr(exam, kind))]

@@ -24,7 +24,7 @@ def plot_evidence(strengths: dict[str, list[float]], threshold: float, path: Pat
         passed = float(np.mean(np.asarray(values) >= threshold)) if values else 0.0
         axis.set_title(f"{TITLES[kind]}: {passed:.0%} of {len(values)} get through", fontsize=10)
         axis.set_ylabel("share")
-    axes[-1].set_xlabel("evidence: mean of cosine and coverage of the question's words, best node")
-    axes[0].annotate(f"threshold {threshold:.2f}", (threshold, axes[0].get_ylim()[1] * 0.85), xytext=(5, 0),
-                     textcoords="offset points", fontsize=9)  # fmt: skip
+    axes[-1].set_xlabel("evidence: mean of cosine and coverage of the key words, best node")
+    axes[-1].annotate(f"threshold {threshold:.2f}", (threshold, axes[-1].get_ylim()[1] * 0.85), xytext=(5, 0),
+                      textcoords="offset points", fontsize=9)  # fmt: skip
     return save_figure(figure, path)

@@ -16,7 +16,6 @@ from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.llms.llm import LLM
 
-from labkit.device import choose_dtype
 from labkit.errors import LabError
 
 SMOLLM2 = "smollm2-135m-instruct"
@@ -64,6 +63,8 @@ class SmolLM(CustomLLM):
         """The weights, loaded at the first answer; in bfloat16 where the processor computes in it, else float32."""
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
+
+        from labkit.device import choose_dtype  # and with it torch, which most commands do without
 
         logging.disable_progress_bar()
         model = AutoModelForCausalLM.from_pretrained(self.folder, dtype=choose_dtype("auto", "cpu")).eval()

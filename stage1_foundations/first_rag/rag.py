@@ -102,9 +102,9 @@ class Rag:
         self.weights = WordWeights(node.get_content() for node in index.docstore.docs.values())
         needs_llm = config.mode in LLM_MODES
         self.llm = (llm or load_llm(config.llm, config.api_base, config.model, config.tokens)) if needs_llm else None
-        # Until 0.10 a ServiceContext with models, splitter and callbacks went from hand to hand; today its constructor
-        # raises. Settings, one object for the whole process, took its place; a part that is given its own model, as
-        # the retriever and the synthesizer below, does not look at it.
+        # A ServiceContext with models, splitter and callbacks used to go from hand to hand; 0.10 deprecated it, and
+        # since 0.11 its constructor raises. Settings, one object for the whole process, took its place; a part that is
+        # given its own model, as the retriever and the synthesizer below, does not look at it.
         Settings.embed_model = embedding
         if self.llm is not None:
             Settings.llm = self.llm

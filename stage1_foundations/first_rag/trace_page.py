@@ -7,12 +7,11 @@ from rich.tree import Tree
 
 from stage1_foundations.first_rag.trace import TracedSpan
 
-# what a step is for, in the words of someone reading along
+# what a step is for, in the words of someone reading along: of one class, or of the method in whichever class
 NOTES = {
     "RetrieverQueryEngine.query": "the public door: events, callbacks, then _query",
     "RetrieverQueryEngine._query": "retrieve, postprocess, synthesize: the whole of RAG in two calls",
-    "VectorIndexRetriever.retrieve": "BaseRetriever: around every retriever, also a hand-written one",
-    "FusionRetriever.retrieve": "BaseRetriever: around every retriever, also a hand-written one",
+    "retrieve": "BaseRetriever: around every retriever, also a hand-written one",
     "VectorIndexRetriever._retrieve": "embed the question unless it comes with a vector",
     "FusionRetriever._retrieve": "by hand: dense scores by one product, BM25, fused",
     "FusionRetriever._lexical_scores": "BM25 of every node",
@@ -21,14 +20,16 @@ NOTES = {
     "SimpleVectorStore.query": "every vector, one after the other, in a Python loop; only ids and scores come back",
     "SimpleDocumentStore.get_nodes": "the store keeps no text: ids become nodes here",
     "EvidenceGate._postprocess_nodes": "drops everything when nothing fits the question",
+    "synthesize": "BaseSynthesizer: answers by itself when there are no nodes, else hands their texts on",
     "CompactAndRefine.get_response": "fill the context window, then answer, then refine with what is left over",
     "Refine.get_response": "answer from the first text, then correct the answer with each further one",
     "TreeSummarize.get_response": "answer from each windowful, then from those answers, until one is left",
     "Accumulate.get_response": "answer from every text on its own, and list the answers",
     "ExtractiveSynthesizer.get_response": "by hand: the sentence that covers the question best, with its number",
     "PromptHelper.repack": "join the texts and cut them anew, so that each part fills the window",
-    "SmolLM.predict": "fill the template, ask the model, parse the answer",
-    "SmolLM.complete": "the model itself",
+    "predict": "fill the template, ask the model, parse the answer",
+    "complete": "the model itself",
+    "chat": "the model itself",
 }
 INDENT = 4  # characters by which a level of the tree is moved in
 STYLE = """
@@ -50,6 +51,11 @@ dd { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; max-height: 14em
 """
 
 
+def note_on(name: str) -> str:
+    """What a step is for, or nothing."""
+    return NOTES.get(name) or NOTES.get(name.rpartition(".")[2], "")
+
+
 def total_steps(roots: list[TracedSpan]) -> int:
     """How many spans the trees hold."""
     return sum(1 + total_steps(span.children) for span in roots)
@@ -66,8 +72,8 @@ def terminal_tree(question: str, roots: list[TracedSpan], width: int = 100) -> T
 def _add(parent: Tree, span: TracedSpan, width: int) -> None:
     """A branch; `width` is what is left of the line at its depth."""
     lines = [f"[bold cyan]{escape(span.name)}[/]  [green]{span.milliseconds:.1f} ms[/]"]
-    if span.name in NOTES:
-        lines.append(f"[italic]{escape(one_line(NOTES[span.name], width))}[/]")
+    if note := note_on(span.name):
+        lines.append(f"[italic]{escape(one_line(note, width))}[/]")
     if span.place:
         lines.append(f"[dim]{escape(span.place)}[/]")
     rows = [("blue", key, value) for key, value in span.inputs.items()]
@@ -107,7 +113,8 @@ def html_page(question: str, answer: str, roots: list[TracedSpan]) -> str:
 def _details(span: TracedSpan, begin: float, scale: float) -> str:
     left = 100 * (span.started - begin) / scale
     wide = 100 * ((span.finished or span.started) - span.started) / scale
-    note = f' <span class="note">{html.escape(NOTES[span.name])}</span>' if span.name in NOTES else ""
+    note = note_on(span.name)
+    note = f' <span class="note">{html.escape(note)}</span>' if note else ""
     rows = [("place", "", span.place)] if span.place else []
     rows += [(key, "", value) for key, value in span.inputs.items()]
     rows += [(name, "event", value) for name, value in span.events]

@@ -15,7 +15,7 @@ from stage1_foundations.first_rag.corpus import make_document
 from stage1_foundations.first_rag.index_folder import build_index, split_documents
 from stage1_foundations.first_rag.rag import Rag, RagConfig
 from stage1_foundations.first_rag.trace import TracedSpan, record, span_tree
-from stage1_foundations.first_rag.trace_page import NOTES, html_page, one_line, terminal_tree, total_steps
+from stage1_foundations.first_rag.trace_page import html_page, note_on, one_line, terminal_tree, total_steps
 
 QUESTION = "How much does the kettle hold?"
 ROOTS = [Path(llama_index.core.__file__).parents[1], Path(__file__).resolve().parents[3]]
@@ -188,7 +188,7 @@ def test_tree_fits_the_terminal(rag):
 
 
 def line_count(span: TracedSpan) -> int:
-    return 1 + (span.name in NOTES) + bool(span.place) + sum(map(bool, span.inputs.values())) + bool(span.output)
+    return 1 + bool(note_on(span.name)) + bool(span.place) + sum(map(bool, span.inputs.values())) + bool(span.output)
 
 
 def test_one_line():
