@@ -37,7 +37,9 @@ class LineTable:
     def __init__(self, text: str) -> None:
         # ast counts \n, \r\n and \r as line ends, and a form feed is none: str.splitlines would count it
         self.text = text
-        self.starts = [0, *(match.end() for match in re.finditer(r"\r\n|\n|\r", text)), len(text)]
+        ends = (match.end() for match in re.finditer(r"\r\n|\n|\r", text))
+        self.starts = [0, *(end for end in ends if end < len(text)), len(text)]
+        self.count = len(self.starts) - 1
 
     def start(self, line: int) -> int:
         """Where a line begins; behind the last line, the end of the text."""
@@ -101,7 +103,7 @@ class FunctionParser(SpanParser):
         if tree is None:
             return self.cut((name,), text, matches(LINE, text, 0, len(text)))
         table = LineTable(text)
-        found = units(tree.body, 1, len(table.starts) - 1, (name,), table)
+        found = units(tree.body, 1, table.count, (name,), table)
         return [span for unit in found for span in self.unit_spans(text, unit, table)]
 
     def unit_spans(self, text: str, unit: Unit, table: LineTable) -> list[Span]:
