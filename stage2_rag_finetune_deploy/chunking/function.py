@@ -85,7 +85,7 @@ def units(body: list[ast.stmt], first: int, last: int, path: tuple[str, ...], ta
     if done <= last:
         found.append(Unit(table.start(done), table.start(last + 1), path))
     return found
-    # end exercise
+# end exercise
 
 
 class FunctionParser(SpanParser):

@@ -97,4 +97,4 @@ def pack(text: str, pieces: Sequence[Offsets], cap: int, overlap: int, counter: 
         while first < new and too_large(first, new, overlap):
             first += 1
     return chunks
-    # end exercise
+# end exercise

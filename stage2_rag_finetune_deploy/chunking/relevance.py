@@ -51,7 +51,7 @@ def places_held(context: Context, question: Question) -> set[int]:
         number for number, spans in enumerate(question.places)
         if any(context.start <= start and end <= context.end for start, end in spans)
     }  # fmt: skip
-    # end exercise
+# end exercise
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,6 @@ def judge(question: Question, ranking: Sequence[Context], everything: Sequence[C
     )
 
 
-# exercise: chunking.ndcg
 def ndcg(relevant: Sequence[bool], existing: int) -> float:
     """Normalised discounted cumulative gain of a ranking whose items are relevant or not (Järvelin, Kekäläinen 2002).
 
@@ -109,4 +108,3 @@ def ndcg(relevant: Sequence[bool], existing: int) -> float:
     ideal = discounts[: min(existing, DEPTH)].sum()
     gain = sum(discount for discount, hit in zip(discounts, relevant, strict=False) if hit)
     return float(gain / ideal) if ideal else 0.0
-    # end exercise

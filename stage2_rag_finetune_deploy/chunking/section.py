@@ -87,7 +87,7 @@ def sections(text: str) -> list[Section]:
         open_titles = [(other, name) for other, name in open_titles if other < level] + [(level, title)]
         found.append(Section(start, end, tuple(name for _, name in open_titles if name)))
     return [section for section in found if section.end > section.start]
-    # end exercise
+# end exercise
 
 
 def block_offsets(text: str, start: int, end: int) -> list[Offsets]:

@@ -48,7 +48,6 @@ class SemanticParser(EmbeddingParser):
         return [Span(*span) for group in groups for span in self.packed(text, group)]
 
 
-# exercise: chunking.distances
 def distances(vectors: np.ndarray, neighbours: int) -> np.ndarray:
     """One minus the cosine of every two neighbouring sentences, each first averaged with its neighbours.
 
@@ -63,7 +62,6 @@ def distances(vectors: np.ndarray, neighbours: int) -> np.ndarray:
     smooth = np.stack([vectors[max(0, i - neighbours) : i + neighbours + 1].mean(axis=0) for i in range(count)])
     smooth /= np.maximum(np.linalg.norm(smooth, axis=1, keepdims=True), 1e-12)
     return 1 - (smooth[:-1] * smooth[1:]).sum(axis=1)
-    # end exercise
 
 
 def breakpoints(jumps: np.ndarray, percentile: float) -> list[int]:

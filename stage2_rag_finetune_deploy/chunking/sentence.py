@@ -44,7 +44,6 @@ class SentenceWindow(SpanParser):
             spans.append(Span(start, end, kept))
         return spans
 
-    # exercise: chunking.window
     def window(self, text: str, pieces: list[Offsets], position: int) -> Offsets:
         """The sentence at `position` with up to `neighbours` sentences on each side, as many as the cap allows.
 
@@ -56,5 +55,3 @@ class SentenceWindow(SpanParser):
             if self.counter.size(text[pieces[first][0] : pieces[last][1]]) <= self.cap:
                 return pieces[first][0], pieces[last][1]
         return pieces[position]
-
-    # end exercise

@@ -48,7 +48,6 @@ class Span:
     text: str | None = None
 
 
-# exercise: chunking.chunk_id
 def chunk_id(document_id: str, start: int, end: int, text: str) -> str:
     """A name for a chunk that is the same in every run, and another one for every other chunk.
 
@@ -58,7 +57,6 @@ def chunk_id(document_id: str, start: int, end: int, text: str) -> str:
     parts = (document_id, str(start), str(end), text)
     whole = "".join(f"{len(part)}:{part}" for part in parts)  # with lengths: ("a", "b1") is not ("ab", "1")
     return str(uuid.UUID(bytes=hashlib.sha256(whole.encode("utf-8", "surrogatepass")).digest()[:16]))
-    # end exercise
 
 
 class SpanParser(NodeParser):

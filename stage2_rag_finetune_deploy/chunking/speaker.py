@@ -87,7 +87,7 @@ def join_turns(sizes: list[int], join_below: int, cap: int) -> list[Group]:
             first, total = number, 0
         total += size
     return [*groups, (first, len(sizes))] if sizes else []
-    # end exercise
+# end exercise
 
 
 def halve(group: Group, fits: Callable[[int, int], bool]) -> list[Group]:

@@ -55,7 +55,6 @@ class Line:
         return asdict(self) | {"verdict": self.verdict}
 
 
-# exercise: chunking.holm
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values corrected for their number (Holm 1979): the chance of even one false find stays what it was for one.
 
@@ -68,7 +67,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
         corrected[place] = largest
     return corrected
-    # end exercise
 
 
 def summarise(results: Sequence[Result]) -> list[Line]:

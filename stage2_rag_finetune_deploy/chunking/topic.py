@@ -89,7 +89,7 @@ def valley_depths(curve: np.ndarray) -> np.ndarray:
                 peak, position = curve[position], position + side
             depths[point] += peak - low
     return depths
-    # end exercise
+# end exercise
 
 
 def topic_shifts(vectors: np.ndarray, weights: np.ndarray, block: int, depth: float) -> list[int]:

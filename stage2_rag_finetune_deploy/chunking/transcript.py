@@ -45,7 +45,6 @@ def open_turn(line: str) -> tuple[str, int | None, int] | None:
     return None
 
 
-# exercise: chunking.find_turns
 def find_turns(text: str) -> list[Turn]:
     """The turns of a transcript, one after the other without a gap: the first starts at 0, the last ends the text.
 
@@ -65,7 +64,6 @@ def find_turns(text: str) -> list[Turn]:
         for (start, (speaker, seconds, words)), end in zip(openings, ends, strict=True)
         if end > start
     ]
-    # end exercise
 
 
 def is_transcript(text: str) -> bool:
