@@ -13,7 +13,7 @@ from labkit.errors import LabError
 from labkit.files import write_text
 from labkit.progress import console, progress
 from labkit.runs import shown, start_run
-from stage1_foundations.first_rag.corpus import CORPORA, load_corpus, read_folder
+from stage1_foundations.first_rag.corpus import CORPORA, load_corpus, read_folder, record_documents
 from stage1_foundations.first_rag.embedding import LabEmbedding
 from stage1_foundations.first_rag.index_folder import (
     build_index,
@@ -94,10 +94,11 @@ def run_build(config: BuildConfig, preset: str) -> None:
     folder = config.index or default_folder()
     with start_run("stage1", "first_rag", "build", config, preset=preset) as run:
         documents = read_folder(config.docs, config.skip_unreadable) if config.docs else load_corpus(config.corpus)
+        origin = str(config.docs or config.corpus)
+        record_documents(run, origin, documents)
         embedding = LabEmbedding(config.encoder)
         nodes = split_documents(documents, embedding, config.chunk_tokens, config.overlap)
         index = build_index(nodes, embedding)
-        origin = str(config.docs or config.corpus)
         manifest = save_index(index, folder, embedding, config.chunk_tokens, config.overlap, origin)
         run.metric("documents", manifest.documents)
         run.metric("nodes", manifest.nodes)

@@ -6,7 +6,7 @@ into every document, which by default are embedded together with the text (see `
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from llama_index.core.readers.base import BaseReader
 from pypdf.errors import FileNotDecryptedError
 from tenacity import RetryError
 
+from data.retrieval import corpus_sha256
 from labkit.errors import LabError
 from labkit.progress import error_console, progress
+from labkit.runs import Run
 
 ENDINGS = (".md", ".markdown", ".txt", ".rst", ".html", ".htm", ".pdf")
 CORPORA = ("python", "squad")
@@ -160,3 +162,9 @@ def load_corpus(name: str) -> list[Document]:
     import data
 
     return passages_as_documents(data.load_retrieval(name).corpus)
+
+
+def record_documents(run: Run, name: str, documents: Sequence[Document]) -> None:
+    """Note in the run's report what was indexed: size, and a SHA-256 over ids and texts."""
+    texts = {document.id_: document.text for document in documents}
+    run.data(name, corpus_sha256(texts), sum(len(text.encode()) for text in texts.values()))

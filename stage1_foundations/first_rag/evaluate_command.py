@@ -11,7 +11,7 @@ from labkit.progress import console, progress
 from labkit.runs import Run, start_run
 from stage1_foundations.first_rag.answer_exam import examine_answers, examine_llm, show_answers
 from stage1_foundations.first_rag.commands import save_trace
-from stage1_foundations.first_rag.corpus import passages_as_documents
+from stage1_foundations.first_rag.corpus import passages_as_documents, record_documents
 from stage1_foundations.first_rag.embedding import LabEmbedding
 from stage1_foundations.first_rag.evaluation import (
     Exam,
@@ -86,9 +86,9 @@ def run_evaluate(config: EvaluateConfig, preset: str) -> None:
 
 def build_and_reload(exam: Exam, embedding: LabEmbedding, config: EvaluateConfig, run: Run) -> Rag:
     """Index the exam's corpus, persist it, load it again, and compare the answers before and after."""
-    nodes = split_documents(
-        passages_as_documents(exam.labelled.corpus, exam.corpus), embedding, config.chunk_tokens, overlap=0
-    )
+    documents = passages_as_documents(exam.labelled.corpus, exam.corpus)
+    record_documents(run, "squad", documents)
+    nodes = split_documents(documents, embedding, config.chunk_tokens, overlap=0)
     index = build_index(nodes, embedding)
     folder = run.dir / "index"
     manifest = save_index(index, folder, embedding, config.chunk_tokens, 0, "squad")
@@ -155,8 +155,11 @@ def examine_gate(exam: Exam, rag: Rag, run: Run) -> tuple[float, dict]:
 
     strengths: dict[str, tuple[list[float], list[float]]] = {}
     for kind in ("answerable", "near", "far"):
-        texts = [[exam.labelled.queries[query] for query in half] for half in halves(getattr(exam, kind))]
-        strengths[kind] = tuple([evidence(text, rag.retrieve(text), rag.weights) for text in half] for half in texts)
+        texts = [exam.labelled.queries[query] for query in getattr(exam, kind)]
+        found = [
+            evidence(text, rag.retrieve(text), rag.weights) for text in progress(texts, description=f"evidence, {kind}")
+        ]
+        strengths[kind] = halves(found)
     first = {kind: values[0] for kind, values in strengths.items()}
     last = {kind: values[1] for kind, values in strengths.items()}
     threshold = calibrate(first["answerable"], first["near"] + first["far"])

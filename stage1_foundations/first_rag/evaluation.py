@@ -11,6 +11,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from llama_index.core.schema import NodeWithScore
@@ -21,6 +22,7 @@ from labkit.runs import Run
 from stage1_foundations.first_rag.rag import Answer, Citation
 from stage1_foundations.first_rag.words import split_words
 
+T = TypeVar("T")
 # what a run at `cpu` or `study` should reach
 BANDS = {
     "same_after_reload": (1.0, 1.0),
@@ -75,9 +77,9 @@ def make_exam(labelled: RetrievalSet, articles: int, questions: int, unanswerabl
     return Exam(labelled, [passage for passage in passages if passage not in left_out], **drawn)
 
 
-def halves(queries: list[str]) -> tuple[list[str], list[str]]:
+def halves(items: list[T]) -> tuple[list[T], list[T]]:
     """The first half calibrates, the second half is examined."""
-    return queries[: len(queries) // 2], queries[len(queries) // 2 :]
+    return items[: len(items) // 2], items[len(items) // 2 :]
 
 
 def record_metric(run: Run, name: str, value: float, meaning: str) -> None:

@@ -13,12 +13,14 @@ LAMBDA = "What does a lambda expression yield?"
 
 
 @pytest.fixture
-def built(cli, docs, tmp_path):
+def built(cli, docs, tmp_path, runs):
     """The manual's index, made by the command."""
     folder = tmp_path / "index"
     code, out, error = cli("build", "--docs", docs, "--index", folder, "--encoder", "random")
     assert code == 0, error
     assert "6 documents, 6 nodes, 384 dimensions by random" in out
+    (entry,) = read_report(runs / "stage1" / "first_rag" / "latest-build")["data"]
+    assert entry["name"] == str(docs) and entry["bytes"] == sum(path.stat().st_size for path in docs.iterdir())
     return folder
 
 
