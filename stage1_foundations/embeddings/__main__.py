@@ -1,5 +1,6 @@
 """python -m stage1_foundations.embeddings evaluate | train | explain | leaderboard"""
 
+import logging
 import sys
 
 from labkit.cli import Command, lab_main
@@ -17,5 +18,6 @@ COMMANDS = [
 ]  # fmt: skip
 
 if __name__ == "__main__":
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # its remark about a kernel that nothing here needs
     TITLE = "Which embedding model, and how do you know?"
     sys.exit(lab_main("python -m stage1_foundations.embeddings", TITLE, COMMANDS))

@@ -22,7 +22,7 @@ def mean_cosine(vectors: np.ndarray) -> float:
     n = len(vectors)
     total = vectors.sum(axis=0, dtype=np.float64)
     return float((total @ total - n) / (n * (n - 1)))
-    # end exercise
+# end exercise
 
 
 def random_cosines(vectors: np.ndarray, pairs: int = 5000, seed: int = 1) -> np.ndarray:

@@ -114,7 +114,7 @@ def paired_bootstrap(first: np.ndarray, second: np.ndarray, draws: int = 10_000,
     smaller = min((means <= 0).sum(), (means >= 0).sum())
     low, high = interval(means)
     return Comparison(float(differences.mean()), low, high, min(1.0, 2 * float(smaller + 1) / (draws + 1)))
-    # end exercise
+# end exercise
 
 
 def tied_with_best(replicates: dict[str, np.ndarray], scores: dict[str, float]) -> set[str]:

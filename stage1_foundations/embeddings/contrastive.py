@@ -28,7 +28,7 @@ def in_batch_loss(queries: Tensor, passages: Tensor, temperature: float = 0.05) 
     queries, passages = F.normalize(queries, dim=-1), F.normalize(passages, dim=-1)
     logits = queries @ passages.T / temperature  # (N, N); the right answer of row i is column i
     return F.cross_entropy(logits, torch.arange(len(queries), device=queries.device))
-    # end exercise
+# end exercise
 
 
 class InBatchLoss(nn.Module):

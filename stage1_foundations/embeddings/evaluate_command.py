@@ -57,13 +57,16 @@ def run_evaluate(config: EvaluateConfig, preset: str) -> None:
     if config.source == "packages":  # the hub's downloads keep their bars
         os.environ.setdefault("TQDM_DISABLE", "1")
     for name in ("queries", "passages", "texts", "experiments"):
-        if (getattr(config, name) or 1) < 1:
-            raise LabError(f"--{name} {getattr(config, name)} is no positive number", f"--{name} 100")
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise LabError(f"--{name} {value} is no positive number", f"--{name} 100")
     from stage1_foundations.embeddings.leaderboard import summarise
     from stage1_foundations.embeddings.leaderboard_views import write_views
+    from stage1_foundations.embeddings.tasks import record_data
 
     with start_run("stage1", "embeddings", "evaluate", config, preset=preset, seed=1) as run:
         names, makers = chosen_tasks(config)
+        record_data(run, [makers[name] for name in names])
         board = measure(config, preset, names, makers)
         for path in board.save(run.dir):
             run.artefact(path, kind="results")
@@ -123,16 +126,16 @@ def measure(config: EvaluateConfig, preset: str, names: list[str], tasks: "dict[
     from stage1_foundations.embeddings.evaluation import load_model
     from stage1_foundations.embeddings.leaderboard import Board, ModelRow
 
-    board = Board(preset)
-    for name in chosen_models(config):
+    board, models = Board(preset), []
+    for name in chosen_models(config):  # all before the first is measured: a wrong name must not cost minutes
         try:
-            model = load_model(name)
+            models.append(load_model(name))
         except LabError as error:
             if name != "gpt" or config.model == "gpt":
                 raise
             error_console.print(f"gpt: {error.message}; its row stays empty", style="yellow")
             board.models.append(ModelRow("gpt", None, None, f"{error.message}: {error.try_next}"))
-            continue
+    for model in models:
         board.models.append(measure_model(config, board, model, names, tasks))
     return board
 

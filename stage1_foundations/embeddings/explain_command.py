@@ -15,6 +15,7 @@ from labkit.cli import option
 from labkit.errors import LabError
 from labkit.progress import console, error_console
 from labkit.runs import Run, start_run
+from stage1_foundations.embeddings.evaluate_command import CPU, words_of
 
 if TYPE_CHECKING:
     import data
@@ -50,10 +51,12 @@ def run_explain(config: ExplainConfig, preset: str) -> None:
     if config.queries < 2 or config.passages < config.queries:
         raise LabError("explain wants 2 questions or more, and as many passages", "--queries 50 --passages 100")
     from stage1_foundations.embeddings.mistakes import spread
+    from stage1_foundations.embeddings.tasks import record_data
 
     with start_run("stage1", "embeddings", "explain", config, preset=preset, seed=1) as run:
         chosen = questions_of(config.data, config)
         encoders = load_encoders(config.models)
+        record_data(run, sets={config.data, *words_of(config.sets)})
         show_spreads([spread(encoder, chosen) for encoder in encoders], run)
         if config.mistakes:
             show_mistakes(config, chosen, run)
@@ -64,7 +67,6 @@ def run_explain(config: ExplainConfig, preset: str) -> None:
 
 def questions_of(name: str, config: ExplainConfig) -> "data.RetrievalSet":
     """A sample inside the one that `evaluate --preset cpu` uses, so that its vectors are found in the cache."""
-    from stage1_foundations.embeddings.evaluate_command import CPU
     from stage1_foundations.embeddings.tasks import retrieval_sample
 
     small = config.queries <= CPU.queries and config.passages <= CPU.passages
@@ -77,7 +79,7 @@ def load_encoders(names: str) -> "list[Encoder]":
     from stage1_foundations.embeddings.encoders import load_encoder
 
     found = []
-    for name in (word.strip() for word in names.split(",") if word.strip()):
+    for name in words_of(names):
         try:
             found.append(load_encoder(name))
         except LabError as error:
@@ -157,9 +159,8 @@ def show_overlap(config: ExplainConfig, encoders: "list[Encoder]", run: Run) -> 
     """Where a search by words wins, and where it cannot."""
     from stage1_foundations.embeddings.word_overlap import EDGES, by_overlap, measure_overlap
 
-    names = [name.strip() for name in config.sets.split(",") if name.strip()]
     judged = [encoder for encoder in encoders if encoder.name != "random"]
-    rows = [measure_overlap(questions_of(name, config), judged) for name in names]
+    rows = [measure_overlap(questions_of(name, config), judged) for name in words_of(config.sets)]
     models = list(rows[0].ndcg)
     table = table_of("Shared words, and nDCG@10", ["set", "share of the question's\nwords in its passage", *models])
     for row in rows:

@@ -59,7 +59,7 @@ def split_pairs(loaded: data.RetrievalSet, train: int, test: int, passages: int 
     ]
     random.Random(seed).shuffle(pairs)
     return Split(pairs[:train], held_out)
-    # end exercise
+# end exercise
 
 
 def held_out_pairs(held_out: data.RetrievalSet) -> list[tuple[str, str]]:

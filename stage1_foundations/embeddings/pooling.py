@@ -28,7 +28,7 @@ def mean_pool(states: Tensor, mask: Tensor) -> Tensor:
     """
     weights = mask.unsqueeze(-1).to(states.dtype)  # (B, T, 1)
     return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
-    # end exercise
+# end exercise
 
 
 def pool(states: Tensor, mask: Tensor, kind: str) -> Tensor:

@@ -9,6 +9,7 @@ sample must never be taken for the score of the whole.
 """
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -20,6 +21,8 @@ from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.abstasks.text.bitext_mining import AbsTaskBitextMining
 
 import data
+from data.retrieval import SETS
+from labkit.runs import Run, digest
 
 LANGUAGES = {"en": "eng-Latn", "zh": "zho-Hans", "sv": "swe-Latn", "es": "spa-Latn"}
 SEED = 1
@@ -233,6 +236,18 @@ class Tatoeba(Packaged, AbsTaskBitextMining):
 TASKS: list[type[AbsTask]] = [
     Squad, AmazonReviews, ConstructionFAQ, Idioms, Lee, WordSim, QuestionTypes, CallIntents, SquadArticles, Tatoeba,
 ]  # fmt: skip
+
+
+def record_data(run: Run, tasks: Iterable[AbsTask] = (), sets: Iterable[str] = ()) -> None:
+    """Write down which assets a run reads, with their sums.
+
+    Args:
+        tasks: those that are ours; the others' data are identified by mteb.
+        sets: names of retrieval sets.
+    """
+    names = {task.metadata.dataset["path"].rpartition("/")[2] for task in tasks if isinstance(task, Packaged)}
+    for name in sorted(names | {SETS[name][0] for name in sets if name in SETS}):
+        run.data(name, *digest(data.fetch(name)))
 
 
 @cache

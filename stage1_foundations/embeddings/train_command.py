@@ -72,9 +72,11 @@ def run_train(config: TrainConfig, preset: str) -> None:
     check(config)
     import data
     from stage1_foundations.embeddings.fine_tuning import split_pairs
+    from stage1_foundations.embeddings.tasks import record_data
 
     with start_run("stage1", "embeddings", "train", config, preset=preset, seed=config.seed) as run:
         loaded = data.load_retrieval(config.data)
+        record_data(run, sets=[config.data])
         outcomes = []
         for seed in range(config.seed, config.seed + config.seeds):
             split = split_pairs(loaded, config.pairs, config.test, config.passages or None, seed)

@@ -66,6 +66,7 @@ class TransformerEncoder(Encoder):
     def model(self) -> Any:
         """The SentenceTransformer, in float32, loaded at its first use."""
         import torch
+        from safetensors import SafetensorError
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
 
@@ -75,7 +76,7 @@ class TransformerEncoder(Encoder):
             model = SentenceTransformer(
                 str(self.folder), device=str(self.device), model_kwargs={"dtype": torch.float32}, local_files_only=True
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise LabError(f"{self.folder} cannot be loaded: {reason}", "a complete folder of the model") from error
         check_float32(model)

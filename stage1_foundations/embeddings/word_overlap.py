@@ -33,7 +33,7 @@ def word_overlap(query: str, passage: str) -> float:
     """
     words = set(bm25_words(query))
     return len(words & set(bm25_words(passage))) / len(words) if words else 0.0
-    # end exercise
+# end exercise
 
 
 def measure_overlap(chosen: data.RetrievalSet, encoders: list[Encoder]) -> Overlap:
