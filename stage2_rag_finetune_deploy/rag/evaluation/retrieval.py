@@ -44,7 +44,6 @@ def reciprocal_rank(ranking: Sequence[str], relevant: Mapping[str, int], k: int)
     # end exercise
 
 
-# exercise: rag.ndcg
 def ndcg(ranking: Sequence[str], relevant: Mapping[str, int], k: int) -> float:
     """Normalised discounted cumulative gain (Järvelin and Kekäläinen 2002), with the grade itself as gain.
 
@@ -57,7 +56,6 @@ def ndcg(ranking: Sequence[str], relevant: Mapping[str, int], k: int) -> float:
         sum(gain / math.log2(rank + 1) for rank, gain in enumerate(row, start=1)) for row in (gains, ideal)
     )
     return discounted / best if best else 0.0
-    # end exercise
 
 
 def recall(ranking: Sequence[str], relevant: Mapping[str, int], k: int) -> float:
