@@ -184,7 +184,8 @@ class FaissCollection(Collection):
             settings = faiss.SearchParametersHNSW(sel=chosen, efSearch=max(self.spec.effort, k))
         else:
             settings = faiss.SearchParameters(sel=chosen)
-        scores, found = self._index.search(query[None], k, params=settings)
+        with one_thread():
+            scores, found = self._index.search(query[None], k, params=settings)
         return [(int(row), float(score)) for row, score in zip(found[0], scores[0], strict=True) if row >= 0]
 
     def _search_text(self, text: str, k: int, where: Filter | None) -> list[Hit]:
@@ -254,6 +255,17 @@ class FaissCollection(Collection):
             marks = ", ".join("?" * len(part))
             found += self._db.execute(f'SELECT {names} FROM records WHERE "{key}" IN ({marks})', part).fetchall()
         return found
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One query gains nothing from OpenMP's threads, and on a busy machine waits 20 ms for them."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def new_index(spec: CollectionSpec) -> faiss.IndexIDMap2:

@@ -85,7 +85,7 @@ def records() -> list[Record]:
         Record(
             f"doc-{i}",
             vectors[i],
-            f"The {animals[i % 5]} crossed river number{i}. 关羽骑马过河" if i % 3 else f"{animals[i % 5]}s at night {i}",
+            f"The {animals[i % 5]} saw river number{i}. 关羽骑马过河" if i % 3 else f"{animals[i % 5]}s at night {i}",
             {"language": ("en", "zh", 'a"b\\c', "d'e\nf")[i % 4], "year": 2000 + i % 25 - 12 * (i % 7),
              "price": round(i / 7 - 10, 2), "draft": i % 3 == 0},
         )
