@@ -5,11 +5,9 @@ Each is a real sampler over a real text, cheap to build, and knows nothing that 
 tests/milestones/test_negative_controls.py keeps it so.
 """
 
-import bisect
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
-from itertools import accumulate
 
 from milestones.text_coherence import Units
 
@@ -24,19 +22,17 @@ class MarkovWriter:
 
     def __init__(self, text: str, order: int) -> None:
         self.order = order
-        self.start = text[:order]
-        counts: dict[str, Counter] = defaultdict(Counter)
+        self._followers: dict[str, list[str]] = defaultdict(list)
         for i in range(order, len(text)):
-            counts[text[i - order : i]][text[i]] += 1
-        self._choices = {past: (list(c), list(accumulate(c.values()))) for past, c in counts.items()}
-        self._starts = sorted(self._choices)
+            self._followers[text[i - order : i]].append(text[i])
+        self._starts = sorted(self._followers)
 
     def __call__(self, rng: random.Random, characters: int) -> str:
         text = rng.choice(self._starts)
         while len(text) < characters + self.order:
             past = text[len(text) - self.order :]
-            letters, totals = self._choices.get(past) or self._choices[rng.choice(self._starts)]
-            text += letters[bisect.bisect_right(totals, rng.random() * totals[-1])]
+            followers = self._followers.get(past) or self._followers[rng.choice(self._starts)]
+            text += rng.choice(followers)
         return text[self.order :]
 
 

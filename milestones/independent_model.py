@@ -14,7 +14,6 @@ import data
 from labkit.device import choose_dtype
 
 NAME = "smollm2-135m-instruct"
-BATCH = 5
 
 
 class IndependentModel:
@@ -31,20 +30,13 @@ class IndependentModel:
 
     def bits_per_character(self, texts: Sequence[str]) -> list[float]:
         """Surprise at each text divided by its length; empty texts are left out."""
-        texts = [text for text in texts if text]
-        batches = (texts[first : first + BATCH] for first in range(0, len(texts), BATCH))
-        return [bits for batch in batches for bits in self._batch(batch)]
+        return [self._bits(text) / len(text) for text in texts if text]
 
     @torch.inference_mode()
-    def _batch(self, texts: Sequence[str]) -> list[float]:
-        start = self._tokenizer.bos_token_id
-        rows = [[start, *self._tokenizer(text, add_special_tokens=False).input_ids] for text in texts]
-        longest = max(map(len, rows))
-        ids = torch.tensor([row + [start] * (longest - len(row)) for row in rows])  # (B, T)
-        counted = torch.tensor([[1.0] * (len(row) - 1) + [0.0] * (longest - len(row)) for row in rows])
-        logits = self._model(input_ids=ids[:, :-1]).logits.float()  # padding comes last, unseen
-        nats = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none") * counted  # (B, T - 1)
-        return [n / math.log(2) / len(text) for n, text in zip(nats.sum(1).tolist(), texts, strict=True)]
+    def _bits(self, text: str) -> float:
+        ids = [self._tokenizer.bos_token_id, *self._tokenizer(text, add_special_tokens=False).input_ids]
+        logits = self._model(input_ids=torch.tensor([ids[:-1]])).logits[0]  # (T, V)
+        return F.cross_entropy(logits.float(), torch.tensor(ids[1:]), reduction="sum").item() / math.log(2)
 
 
 def on_scale(bits: float, real: float, shuffled: float) -> float:

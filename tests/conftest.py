@@ -1,8 +1,14 @@
 """What every test may rely on: no test touches the learner's own runs, and no window opens."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
+
+# Before anything imports torch or numpy. `pytest -n 2` keeps the cores busy with processes: two threads each would wait
+# for one another.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)

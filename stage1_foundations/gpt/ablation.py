@@ -28,7 +28,7 @@ class AblateConfig:
     """How long each variant trains."""
 
     data: str = option("tiny-shakespeare", "catalog name or a UTF-8 text file")
-    groups: str = option("position,norm,optimiser", "which parts to exchange, with commas; or all")
+    groups: str = option("position,norm,feed-forward,optimiser", "which parts to exchange, with commas; or all")
     steps: int = option(80, "optimiser steps of each variant")
     seeds: int = option(1, "runs of each variant")
     evaluations: int = option(4, "validations a run")
@@ -198,15 +198,20 @@ def record(run: Run, results: list[Result]) -> None:
 
 
 def draw(results: list[Result], path: Path) -> Path:
-    """Small multiples: a panel a part."""
+    """Small multiples: a panel a part, at most three in a row."""
     groups = list(dict.fromkeys(result.group for result in results))
-    fig, axes = new_figure(1, len(groups), width=3.0 * len(groups), height=3.2, sharey=True, squeeze=False)
-    for axis, group in zip(axes[0], groups, strict=True):
+    columns = min(3, len(groups)) if len(groups) != 4 else 2
+    rows = -(-len(groups) // columns)
+    fig, axes = new_figure(rows, columns, width=3.2 * columns, height=2.9 * rows, sharey=True, squeeze=False)
+    for axis in axes.flat[len(groups) :]:
+        axis.set_axis_off()
+    for axis, group in zip(axes.flat, groups, strict=False):
         for result in (r for r in results if r.group == group):
             points = list(zip(*result.curves, strict=True))  # per evaluation: one (step, loss) a seed
             steps = [point[0][0] for point in points]
             axis.plot(steps, [statistics.mean(loss for _, loss in point) for point in points], label=result.name)
         axis.set(title=group, xlabel="step")
         axis.legend()
-    axes[0, 0].set(ylabel="nats per character")
+    for axis in axes[:, 0]:
+        axis.set(ylabel="nats per character")
     return save_figure(fig, path)

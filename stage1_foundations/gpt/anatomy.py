@@ -34,7 +34,7 @@ class AnatomyConfig:
     checkpoint: Path | None = option(None, "checkpoint or run folder; the latest training run if not given")
     data: str | None = option(None, "corpus to measure on; the model's own if not given")
     text: str | None = option(None, "text whose attention is drawn; the validation part's beginning if not given")
-    length: int = option(32, "characters of it that are drawn")
+    length: int = option(24, "tokens of it that are drawn")
 
 
 def run_anatomy(config: AnatomyConfig, preset: str) -> None:
@@ -43,12 +43,12 @@ def run_anatomy(config: AnatomyConfig, preset: str) -> None:
     model, tokenizer = load_model(path)
     saved = read_checkpoint(path)
     corpus = load_corpus(config.data or saved.get("config", {}).get("data") or saved["data"]["name"])
-    text = config.text or corpus.validation.lstrip()
+    text = config.text or (corpus.validation.partition("\n")[2] or corpus.validation).lstrip()  # from a line's start
     ids = tokenizer.encode(text)[: min(config.length, model.config.context)]
     if len(ids) < 2:
         raise LabError("--text is shorter than two tokens", '--text "To be, or not to be"')
     tokens = torch.tensor([ids])
-    labels = [tokenizer.decode([i]).replace("\n", "\\n").replace(" ", "_") for i in ids]
+    labels = [visible(tokenizer.decode([i])) for i in ids]
     validation = encode_part(tokenizer, corpus.validation, model.config.context, "validation")
     figures = {
         "attention.png": ("which earlier characters each head reads", draw_attention, (model, tokens, labels)),
@@ -64,6 +64,11 @@ def run_anatomy(config: AnatomyConfig, preset: str) -> None:
         console.print(f"four figures in {shown(run.dir)}", markup=False)
 
 
+def visible(token: str) -> str:
+    """A token as a label: line breaks and spaces can be seen."""
+    return repr(token)[1:-1].replace(" ", "_")
+
+
 def attention_weights(model: GPT, tokens: Tensor) -> Tensor:
     """Every head's weights on one text: (layers, heads, T, T)."""
     for block in model.blocks:
@@ -76,19 +81,23 @@ def attention_weights(model: GPT, tokens: Tensor) -> Tensor:
 
 
 def draw_attention(model: GPT, tokens: Tensor, labels: list[str], path: Path) -> Path:
-    """A grid of layers x heads; a row is a query, a column a key."""
+    """A grid of layers x heads; a row is a query, a column a key, white is the masked future."""
     weights = attention_weights(model, tokens)
-    layers, heads = weights.shape[:2]
-    fig, axes = new_figure(layers, heads, width=2.3 * heads, height=2.3 * layers, squeeze=False)
-    step = max(1, len(labels) // 16)
+    layers, heads, length = weights.shape[:3]
+    future = torch.ones(length, length, dtype=torch.bool).triu(1)
+    weights = weights.masked_fill(future, float("nan"))
+    size = {"width": 2.2 * heads, "height": 2.2 * layers}
+    fig, axes = new_figure(layers, heads, **size, squeeze=False, sharex=True, sharey=True)
+    step = -(-length // 24)  # more labels than that run into one another
     for layer in range(layers):
         for head in range(heads):
             axis = axes[layer, head]
             axis.imshow(weights[layer, head].numpy(), cmap="viridis", vmin=0, vmax=1)
             axis.grid(False)
             axis.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=8)
-            axis.set_xticks(range(0, len(labels), step), labels[::step], fontsize=5)
-            axis.set_yticks(range(0, len(labels), step), labels[::step], fontsize=5)
+            axis.set_xticks(range(0, length, step), labels[::step], fontsize=6)
+            axis.set_yticks(range(0, length, step), labels[::step], fontsize=6)
+            axis.tick_params(length=0, pad=1)
     fig.suptitle("Attention: row = the character that asks, column = the character it reads", fontsize=10)
     return save_figure(fig, path)
 
@@ -179,11 +188,11 @@ def draw_feed_forward(model: GPT, tokenizer: Tokenizer, tokens: Tensor, path: Pa
             model, entry["after"] - entry["added"]
         ).log_softmax(-1)
         best = gain.topk(min(8, len(gain)))
-        names = [repr(tokenizer.decode([i]))[1:-1] for i in best.indices.tolist()]
+        names = [visible(tokenizer.decode([i])) for i in best.indices.tolist()]
         axes[2, layer].barh(range(len(names)), best.values.numpy(), color="C2")
         axes[2, layer].set_yticks(range(len(names)), names, fontsize=8)
         axes[2, layer].invert_yaxis()
-        axes[2, layer].set_title("next tokens it makes likelier", fontsize=8)
+        axes[2, layer].set_title("next tokens it favours most", fontsize=8)
         axes[2, layer].set_xlabel("change of log-probability", fontsize=8)
     before = tokenizer.decode(tokens[0, -12:].tolist())
     fig.suptitle(f"What each part of the feed-forward does to the last token of {before!r}", fontsize=10)

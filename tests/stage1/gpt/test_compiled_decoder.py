@@ -13,10 +13,15 @@ from stage1_foundations.gpt.position_encoding import alibi_bias, alibi_slopes
 from stage1_foundations.gpt.sampling import Sampling, generate_ids
 
 
-def stepped_logits(model, ids: torch.Tensor, step) -> torch.Tensor:
-    """Logits of every position after the first three, each token by `step`."""
-    decoder = CompiledDecoder(model, length=20)
-    decoder._step = step
+def uncompiled(model, length: int = 20) -> CompiledDecoder:
+    """The same step without the compiler."""
+    decoder = CompiledDecoder(model, length)
+    decoder._step = decode_step
+    return decoder
+
+
+def stepped_logits(decoder: CompiledDecoder, ids: torch.Tensor) -> torch.Tensor:
+    """Logits of every position after the first three, token by token."""
     cache = decoder.new_cache()
     decoder(ids[:, :3], cache)
     return torch.cat([decoder(token, cache) for token in ids[:, 3:].split(1, dim=1)], dim=1)
@@ -29,7 +34,7 @@ def test_a_step_with_a_tensor_position_is_the_models_own_step(build, shape, posi
     """Catches: a position off by one, a mask that hides the new token or shows unfilled places."""
     model = build(shape, position=position)
     ids = torch.randint(19, (1, 15))
-    assert torch.allclose(stepped_logits(model, ids, decode_step), model(ids)[:, 3:], atol=3e-5)
+    assert torch.allclose(stepped_logits(uncompiled(model), ids), model(ids)[:, 3:], atol=3e-5)
 
 
 @torch.no_grad()
@@ -37,36 +42,47 @@ def test_the_step_knows_the_token_before(build):
     """Catches: bigrams that start again at every step."""
     model = build("modern", bigram_rows=19 * 19)
     ids = torch.randint(19, (1, 15))
-    assert torch.allclose(stepped_logits(model, ids, decode_step), model(ids)[:, 3:], atol=3e-5)
+    assert torch.allclose(stepped_logits(uncompiled(model), ids), model(ids)[:, 3:], atol=3e-5)
 
 
-@pytest.mark.parametrize(
-    ("shape", "changes"),
-    [("llama", {"kv_heads": 2}), ("gpt2", {"position": "alibi", "bigram_rows": 19 * 19})],
-    ids=["llama, grouped heads", "gpt2, alibi, bigrams"],
-)
+GREEDY = Sampling(tokens=17, temperature=0)
+
+
+def eager_tokens(model, prompt: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    return torch.cat(list(generate_ids(model, prompt, sampling)), dim=1)
+
+
+@pytest.fixture(scope="module")
+def compiled(build) -> dict:
+    """Two models with their compiled steps, of different shape and length: compiling is what costs the seconds."""
+    torch.manual_seed(0)
+    grouped = build("llama", kv_heads=2)
+    biased = build("gpt2", position="alibi", bigram_rows=19 * 19)
+    return {"llama, grouped heads": (grouped, CompiledDecoder(grouped, length=20)),
+            "gpt2, alibi, bigrams": (biased, CompiledDecoder(biased, length=21))}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["llama, grouped heads", "gpt2, alibi, bigrams"])
 @torch.inference_mode()
-def test_compiled_tokens_and_logits_equal_eager_ones(build, shape, changes):
+def test_compiled_tokens_and_logits_equal_eager_ones(compiled, name):
     """Catches: a compiled graph that froze the first position, or shares heads in another order."""
-    model = build(shape, **changes)
-    prompt, greedy = torch.randint(19, (1, 3)), Sampling(tokens=17, temperature=0)
-    decoder = CompiledDecoder(model, length=20)
+    model, decoder = compiled[name]
+    prompt = torch.randint(19, (1, 3))
     for _ in range(2):  # the second text starts from a fresh cache
-        tokens = torch.cat(list(generate_ids(model, prompt, greedy, decoder)), dim=1)
-        assert torch.equal(tokens, torch.cat(list(generate_ids(model, prompt, greedy)), dim=1))
+        tokens = torch.cat(list(generate_ids(model, prompt, GREEDY, decoder)), dim=1)
+        assert torch.equal(tokens, eager_tokens(model, prompt, GREEDY))
     ids = torch.cat((prompt, tokens), dim=1)
-    assert torch.allclose(stepped_logits(model, ids, decoder._step), model(ids)[:, 3:], atol=3e-5)
+    assert torch.allclose(stepped_logits(decoder, ids), model(ids)[:, 3:], atol=3e-5)
 
 
 @torch.inference_mode()
-def test_two_decoders_keep_apart(build):
+def test_two_decoders_keep_apart(compiled):
     """Catches: a second model or length that runs through the first one's graph, which checks nothing."""
     prompt = torch.tensor([[1, 2, 3]])
-    pairs = [(model, CompiledDecoder(model, length)) for model, length in ((build("llama"), 20), (build("gpt2"), 12))]
-    for model, decoder in pairs + pairs:
+    for model, decoder in [*compiled.values(), *compiled.values()]:
         greedy = Sampling(tokens=decoder.length - 3, temperature=0)
         tokens = torch.cat(list(generate_ids(model, prompt, greedy, decoder)), dim=1)
-        assert torch.equal(tokens, torch.cat(list(generate_ids(model, prompt, greedy)), dim=1))
+        assert torch.equal(tokens, eager_tokens(model, prompt, greedy))
 
 
 @torch.no_grad()
@@ -74,11 +90,10 @@ def test_the_decoder_reads_a_full_context_again(build):
     """Catches: a fixed cache that runs over its end when the text is longer than the context."""
     model = build("llama")
     prompt, greedy = torch.randint(19, (1, 5)), Sampling(tokens=40, temperature=0)
-    decoder = CompiledDecoder(model, length=45)
-    decoder._step = decode_step
+    decoder = uncompiled(model, length=45)
     assert decoder.length == 24
     tokens = torch.cat(list(generate_ids(model, prompt, greedy, decoder)), dim=1)
-    assert torch.equal(tokens, torch.cat(list(generate_ids(model, prompt, greedy)), dim=1))
+    assert torch.equal(tokens, eager_tokens(model, prompt, greedy))
 
 
 @torch.no_grad()

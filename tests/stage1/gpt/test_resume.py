@@ -1,10 +1,14 @@
 """Each test names the bug that it catches. Equal means bit for bit: the checkpoint and every logged loss."""
 
+import io
 import json
+import multiprocessing
+import os
 import re
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -16,6 +20,7 @@ from stage1_foundations.gpt.checkpoint import load_model, read_checkpoint
 from stage1_foundations.gpt.train_config import TrainConfig
 
 STEPS = 12
+FORK = multiprocessing.get_context("fork")  # a real process that does not import torch again
 
 
 @pytest.fixture
@@ -196,6 +201,39 @@ def test_another_corpus_is_refused(config, tmp_path, text):
     other.write_text(text[600:1300], encoding="utf-8")
     with pytest.raises(LabError, match=r"was trained on corpus\.txt, this is other\.txt"):
         finished_run(replace(config, resume=tmp_path / "first", data=str(other)), tmp_path / "second")
+
+
+def train_and_die_saving(config: TrainConfig, folder: Path, saves: int) -> None:
+    """Train; the last of `saves` checkpoints is cut off in the middle by kill -9."""
+    usual, done = torch.save, []
+
+    def save(state: dict, file: BinaryIO) -> None:
+        done.append(1)
+        if len(done) < saves:
+            return usual(state, file)
+        whole = io.BytesIO()
+        usual(state, whole)
+        file.write(whole.getvalue()[: whole.tell() // 2])
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.save = save
+    training.train(config, folder)
+
+
+@pytest.mark.parametrize("saves", [2, 3])
+def test_kill_9_in_the_middle_of_a_save_costs_nothing(config, tmp_path, saves):
+    """Catches: the last whole checkpoint lost, or one of which the resumed run is not the straight one."""
+    finished_run(config, tmp_path / "straight")
+    (tmp_path / "first").mkdir()
+    process = FORK.Process(target=train_and_die_saving, args=(config, tmp_path / "first", saves))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert list((tmp_path / "first").glob(".tmp-*"))  # half a checkpoint was there
+    assert read_checkpoint(tmp_path / "first")["step"] == 4 * (saves - 2)
+    finished_run(replace(config, resume=tmp_path / "first"), tmp_path / "second")
+    assert_same_run(tmp_path / "straight", tmp_path / "second")
 
 
 # --- the same through the command line, with real signals ---

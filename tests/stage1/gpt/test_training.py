@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -227,6 +228,24 @@ def test_bad_options_end_in_two_lines(cli, corpus_file, runs, words, message):
     lines = error.splitlines()
     assert len(lines) == 2 and lines[0].startswith(f"error: {message}") and lines[1].startswith("  try: ")
     assert not list(runs.rglob("checkpoint.pt")) and not list(runs.rglob("latest*"))
+
+
+def test_no_network_and_an_empty_cache_end_in_two_lines(cli, runs, tmp_path, monkeypatch):
+    """Catches: pip's page of errors, a half-made asset, a run that claims to be running."""
+    for name in [name for name in os.environ if name.upper().startswith("PIP_") or name.upper().endswith("_PROXY")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple/")  # the discard port: nobody listens
+    monkeypatch.setenv("COURSE_LAB_CACHE", str(tmp_path / "cache"))
+    code, _, error = cli("train", "--preset", "smoke")
+    assert code == 2
+    message, advice = [line for line in error.splitlines() if not line.startswith("download ")]
+    assert message.startswith("error: cannot download ") and message.endswith("the package index cannot be reached")
+    assert advice.startswith("  try: set PIP_INDEX_URL")
+    left = [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and ".locks" not in path.parts]
+    assert left == [] and not list(runs.rglob("checkpoint.pt"))
+    (folder,) = (runs / "stage1" / "gpt").iterdir()
+    assert read_report(folder)["status"] == "failed"
 
 
 def test_train_command_leaves_a_whole_run(cli, corpus_file, runs):
