@@ -33,7 +33,7 @@ HUB_TASKS = [
     "NFCorpus", "SciFact", "STSBenchmark", "NanoArguAnaRetrieval", "NanoFiQA2018Retrieval", "NanoNFCorpusRetrieval",
     "NanoSCIDOCSRetrieval", "NanoSciFactRetrieval",
 ]  # fmt: skip
-SPEED_PASSAGES = 24
+SPEED_PASSAGES = 16
 
 
 @dataclass(frozen=True)

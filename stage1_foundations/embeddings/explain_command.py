@@ -15,7 +15,7 @@ from labkit.cli import option
 from labkit.errors import LabError
 from labkit.progress import console, error_console
 from labkit.runs import Run, start_run
-from stage1_foundations.embeddings.evaluate_command import CPU, words_of
+from stage1_foundations.embeddings.evaluate_command import CPU, retrieval_size, words_of
 
 if TYPE_CHECKING:
     import data
@@ -31,7 +31,7 @@ class ExplainConfig:
 
     models: str = option("random,glove,gpt,minilm,e5", "encoders whose spread is compared")
     model: str = option("minilm", "the encoder whose pooling is exchanged")
-    data: str = option("amazon-reviews", "a retrieval set")
+    data: str = option("construction-faq", "a retrieval set")
     queries: int = option(100, "questions")
     passages: int = option(120, "passages")
     mistakes: bool = option(True, "measure the prices of wrong pooling, prompts and lengths")
@@ -70,7 +70,7 @@ def questions_of(name: str, config: ExplainConfig) -> "data.RetrievalSet":
     from stage1_foundations.embeddings.tasks import retrieval_sample
 
     small = config.queries <= CPU.queries and config.passages <= CPU.passages
-    whole = retrieval_sample(name, *((CPU.queries, CPU.passages) if small else (None, None)))
+    whole = retrieval_sample(name, *(retrieval_size(CPU, name) if small else (None, None)))
     return whole.sample(min(config.queries, len(whole.queries)), min(config.passages, len(whole.corpus)), seed=1)
 
 
@@ -173,9 +173,9 @@ def show_overlap(config: ExplainConfig, encoders: "list[Encoder]", run: Run) -> 
         axis.plot(middles, [mean for mean, _ in by_overlap(rows, model)], "o-", label=model,
                   color=plots.COLOURS[number % len(plots.COLOURS)])  # fmt: skip
     for middle, (_, count) in zip(middles, by_overlap(rows, models[0]), strict=True):
-        axis.text(middle, 101, f"{count} questions", ha="center", fontsize=7, color="#666666")
+        axis.text(middle, 103, f"{count} questions", ha="center", fontsize=7, color="#666666")
     axis.set(xlabel="share of the question's words that stand in its passage, %", ylabel="mean nDCG@10 × 100",
-             ylim=(0, 106), xlim=(0, 100))  # fmt: skip
+             ylim=(0, 110), xlim=(0, 100))  # fmt: skip
     axis.legend(loc="lower right")
     plots.save_figure(figure, run.dir / "overlap.png")
     run.figure("overlap.png", "nDCG@10 by the share of words that question and passage have in common")
