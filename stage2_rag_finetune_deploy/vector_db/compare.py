@@ -12,7 +12,6 @@ from rich.table import Table
 from labkit.cli import nearest, option
 from labkit.errors import LabError
 from labkit.files import write_json
-from labkit.plots import new_figure, save_figure
 from labkit.progress import console, progress
 from labkit.runs import Run, start_run
 from labkit.timing import human_size
@@ -54,8 +53,8 @@ PRESETS = {
 def run_compare(config: CompareConfig, preset: str) -> None:
     """The command: measure, print, plot, record."""
     labels, sizes = parse_stores(config.stores), parse_sizes(config.sizes)
+    problems = [load_problem(size, config.queries, config.k, config.seed) for size in sizes]
     with start_run("stage2", "vector_db", "compare", config, preset, config.seed) as run:
-        problems = [load_problem(size, config.queries, config.k, config.seed) for size in sizes]
         figures, skipped = [], {}
         with progress(total=len(labels) * len(sizes), description="compare") as bar:
             for label in labels:
@@ -141,6 +140,8 @@ def show(figures: list[Measured], skipped: dict[str, LabError], size: int) -> No
 
 def plot(figures: list[Measured], path: Path) -> Path:
     """Median latency and ingest rate against the number of vectors, a line for each store."""
+    from labkit.plots import new_figure, save_figure  # matplotlib: the other commands do without
+
     fig, (left, right) = new_figure(1, 2, width=9, height=3.8)
     for label in dict.fromkeys(one.store for one in figures):
         rows = [one for one in figures if one.store == label]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from labkit.cli import option
+from labkit.cli import nearest, option
 from labkit.errors import LabError
 from labkit.progress import console
 from labkit.runs import Run, start_run
@@ -27,6 +27,7 @@ from stage2_rag_finetune_deploy.vector_db.stores import open_store
 DIMENSIONS = 32
 NAME = "written"
 WAIT_SECONDS = 60
+KILLED = ("faiss", "milvus-lite", "milvus")  # the stores whose process is ours to kill
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -147,10 +148,14 @@ def judge(store: str, location: str, ids: list[str], started: float) -> dict[str
 
 def run_crash(config: CrashConfig, preset: str) -> None:
     """The command: a row for each store."""
+    stores = [name.strip() for name in config.stores.split(",") if name.strip()]
+    for name in stores:
+        if name not in KILLED:
+            raise LabError(f"unknown store {name!r}", nearest(name, KILLED) or f"one of: {', '.join(KILLED)}")
     with start_run("stage2", "vector_db", "crash", config, preset) as run, ExitStack() as stack:
         table = Table("store", "acknowledged", "lost", "written, not acknowledged", "back after", "the writer")
         stack.callback(console.print, table)
-        for store in config.stores.split(","):
+        for store in stores:
             crash = crash_server if store == "milvus" else lambda *words, store=store: crash_file_store(store, *words)
             facts = crash(run.dir, config.after, config.batch)
             table.add_row(store, f"{facts['acknowledged']:,}", str(facts["lost"]), str(facts["extra"]),

@@ -12,12 +12,11 @@ from labkit.errors import LabError
 from labkit.files import write_json
 from labkit.progress import console, error_console
 from labkit.runs import start_run
-from stage2_rag_finetune_deploy.vector_db import milvus_features
 from stage2_rag_finetune_deploy.vector_db.compare import opened
 from stage2_rag_finetune_deploy.vector_db.measure import load_problem
-from stage2_rag_finetune_deploy.vector_db.milvus_features import INDEXES
 
 STORES = ("milvus-lite", "milvus", "weaviate")
+INDEXES = ("FLAT", "IVF_FLAT", "IVF_SQ8", "IVF_PQ", "SCANN", "HNSW")
 
 
 @dataclass(frozen=True)
@@ -84,4 +83,6 @@ def try_store(
             from stage2_rag_finetune_deploy.vector_db import weaviate_features
 
             return weaviate_features.try_all(store.client, vectors)
+        from stage2_rag_finetune_deploy.vector_db import milvus_features
+
         return milvus_features.try_all(store.client, vectors, queries, indexes)

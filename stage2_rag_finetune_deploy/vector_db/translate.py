@@ -10,7 +10,6 @@ from typing import Any
 from stage2_rag_finetune_deploy.vector_db.filters import And, Eq, Filter, In, Not, Or, Range, Value, push_not
 
 
-# exercise: vector_db.to_sql
 def to_sql(where: Filter) -> tuple[str, list[Value]]:
     """A WHERE clause for SQLite and its parameters: columns are quoted, values never become part of the text.
 
@@ -37,7 +36,6 @@ def to_sql(where: Filter) -> tuple[str, list[Value]]:
             text, values = to_sql(part)
             return f"NOT ({text})", values
     raise TypeError(f"not a filter: {where!r}")
-# end exercise
 
 
 # exercise: vector_db.to_milvus
