@@ -196,3 +196,22 @@ def test_one_line():
     assert one_line("a\n b", 40) == "a b"
     assert one_line("x" * 50, 30) == "x" * 27 + "..."
     assert len(one_line("x" * 50, -8)) == 20
+
+
+READ_ALONG = {
+    "base.py": {
+        120: "node_ids=list(", 126: "def _get_node_with_embedding(", 219: "def _add_nodes_to_index(",
+        234: "if not self._vector_store.stores_text", 286: "def build_index_from_nodes(",
+    },
+    "retrievers/retriever.py": {104: "def _retrieve(", 130: "def _build_vector_store_query("},
+}  # fmt: skip
+
+
+@pytest.mark.skipif(llama_index.core.__version__ != "0.14.25", reason="the README's line numbers are of 0.14.25")
+@pytest.mark.parametrize("name", READ_ALONG)
+def test_the_guided_reading_points_at_the_right_lines(name):
+    """Catches: a lock that moved on while the README's line numbers stayed."""
+    folder = Path(llama_index.core.__file__).parent / "indices" / "vector_store"
+    lines = (folder / name).read_text(encoding="utf-8").splitlines()
+    for number, text in READ_ALONG[name].items():
+        assert text in lines[number - 1]
