@@ -10,12 +10,13 @@ from labkit.cli import option
 from labkit.errors import LabError
 from labkit.progress import console
 from labkit.runs import shown, start_run
-from stage1_foundations.embeddings.encoders import load_encoder
+from stage1_foundations.embeddings.encoders import PACKAGED, load_encoder
 from stage2_rag_finetune_deploy.chunking.dispatch import CHUNKERS
 from stage2_rag_finetune_deploy.rag.answering import Answer
 from stage2_rag_finetune_deploy.rag.documents import load_documents
 from stage2_rag_finetune_deploy.rag.ingestion import Changes, Ingestion
 from stage2_rag_finetune_deploy.rag.rag_config import ServeOptions, default_index, open_rag, store_place
+from stage2_rag_finetune_deploy.rag.variants import load_token_encoder
 from stage2_rag_finetune_deploy.vector_db.stores import STORES, open_store
 
 
@@ -64,15 +65,19 @@ def run_ingest(config: IngestConfig, preset: str) -> None:
         with open_store(config.store, store_place(config.store, folder)) as store:
             work = Ingestion(folder, store, encoder, config.chunker, config.cap, config.overlap)
             changes = work.run(documents)
-            settings, chunks = work.docs.settings(), len(work.docs.chunks())
+            settings, chunks = work.docs.settings(), work.docs.chunks()
+        fresh = {*changes.new, *changes.changed, *changes.unfinished}
+        if fresh and config.encoder in PACKAGED:  # what `serve` would otherwise have to read before its first answer
+            load_token_encoder(config.encoder).passages([c.embedded for c in chunks if c.document in fresh])
         size = sum(len(document.get_content().encode()) for document in documents)
         run.data("corpus", settings["corpus_sha256"], size)
         run.metric("documents", len(documents))
-        run.metric("chunks", chunks)
-        run.metric("encoded_documents", len(changes.new) + len(changes.changed) + len(changes.unfinished))
-        run.learnt(f"{config.docs}: {len(documents):,} documents in {chunks:,} chunks; {summary(changes)}.")
+        run.metric("chunks", len(chunks))
+        run.metric("encoded_documents", len(fresh))
+        run.learnt(f"{config.docs}: {len(documents):,} documents in {len(chunks):,} chunks; {summary(changes)}.")
         run.next("python -m stage2_rag_finetune_deploy.rag serve")
-    console.print(f"{len(documents):,} documents, {chunks:,} chunks; {summary(changes)}: {shown(folder)}", markup=False)
+    counts = f"{len(documents):,} documents, {len(chunks):,} chunks; {summary(changes)}"
+    console.print(f"{counts}: {shown(folder)}", markup=False)
 
 
 def summary(changes: Changes) -> str:
