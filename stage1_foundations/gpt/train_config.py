@@ -63,15 +63,15 @@ class TrainConfig:
         )  # fmt: skip
 
 
-CPU = TrainConfig(steps=400, minutes=4.0, compile=True)
+CPU = TrainConfig(context=128, steps=550, minutes=10.0, eval_every=110, sample_every=220)
 SMOKE = TrainConfig(
     layers=2, heads=2, width=32, context=32, batch=8, steps=20, eval_every=10, sample_every=0, minutes=None
 )
 PRESETS = {
     "smoke": SMOKE,
     "cpu": CPU,
-    "study": replace(CPU, minutes=10.0, steps=900, weight_decay=0.2, eval_every=150),
-    "gpu": replace(CPU, layers=6, heads=6, width=384, batch=64, steps=5000, minutes=None, dropout=0.2, eval_every=250),
+    "study": replace(CPU, context=256, steps=900, weight_decay=0.2, eval_every=150, sample_every=300, compile=True),
+    "gpu": TrainConfig(heads=6, width=384, batch=64, steps=5000, dropout=0.2, eval_every=250, compile=True),
 }
 
 # nanoGPT's recipe for a laptop CPU (its README, "I only have a macbook"), the anchor of `bench`.
