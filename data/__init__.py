@@ -10,6 +10,9 @@
     data.load_answerability()             -> AnswerabilitySet: questions, contexts, answerable
     data.load_parables("en")              -> RetrievalSet: a moral finds its story
     data.load_judged_answers("en")        -> answers with human scores
+    data.load_meetings("zh")              -> transcripts with topics and questions
+    data.load_technical()                 -> technical documents with questions
+    data.load_injections("en")            -> passages with orders for the model in them
     data.text_names(), retrieval_names()  -> the names that load_text and load_retrieval know
 
 `python -m data list | fetch | verify | path` does the same from a terminal; README.md has the table.
@@ -17,30 +20,39 @@
 
 from data.answerability import AnswerabilitySet, load_answerability, load_parables
 from data.catalog import catalog, fetch, get
+from data.injection_set import InjectedPassage, load_injections
 from data.judged import JudgedAnswer, load_judged_answers
 from data.labelled import Bitext, LabelledTexts, SimilarityPairs, load_bitext, load_labelled, load_similarity
+from data.meeting_set import Meeting, load_meetings
 from data.retrieval import RetrievalSet, corpus_sha256, load_retrieval, retrieval_names
+from data.technical import TechnicalSet, load_technical
 from data.texts import load_text, text_names
 from data.vectors import load_vectors
 
 __all__ = [
     "AnswerabilitySet",
     "Bitext",
+    "InjectedPassage",
     "JudgedAnswer",
     "LabelledTexts",
+    "Meeting",
     "RetrievalSet",
     "SimilarityPairs",
+    "TechnicalSet",
     "catalog",
     "corpus_sha256",
     "fetch",
     "get",
     "load_answerability",
     "load_bitext",
+    "load_injections",
     "load_judged_answers",
     "load_labelled",
+    "load_meetings",
     "load_parables",
     "load_retrieval",
     "load_similarity",
+    "load_technical",
     "load_text",
     "load_vectors",
     "retrieval_names",
