@@ -6,7 +6,7 @@ only then inside a word.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from stage2_rag_finetune_deploy.chunking.sentences import Offsets, sentence_offsets
 from stage2_rag_finetune_deploy.chunking.sizes import CHARACTERS_PER_TOKEN, TokenCounter
@@ -75,26 +75,38 @@ def pack(text: str, pieces: Sequence[Offsets], cap: int, overlap: int, counter: 
     fitted = fit(text, pieces, cap, counter)
     spans, sizes = [span for span, _ in fitted], [size for _, size in fitted]
 
-    def too_large(first: int, last: int, limit: int) -> bool:
-        """Counted afresh: the tokens of a text can be more than those of its parts."""
-        return counter.size(text[spans[first][0] : spans[last - 1][1]]) > limit
+    def size(first: int, last: int) -> int:
+        """Counted afresh: the tokens of a text are more or fewer than those of its parts together."""
+        return counter.size(text[spans[first][0] : spans[last - 1][1]])
 
     chunks: list[Offsets] = []
     first = new = 0  # the chunk's first piece, and the first piece that no chunk has yet
+    ratio = 1.0  # tokens of the last chunk by those of its pieces: a first guess at where the next one ends
     while new < len(spans):
-        while first < new and too_large(first, new + 1, cap):
+        while first < new and size(first, new + 1) > cap:
             first += 1
         last, total = new + 1, sum(sizes[first : new + 1])
-        while last < len(spans) and total + sizes[last] <= cap:
+        while last < len(spans) and ratio * (total + sizes[last]) <= cap:
             last, total = last + 1, total + sizes[last]
-        while last > new + 1 and too_large(first, last, cap):
+        while last > new + 1 and size(first, last) > cap:
             last -= 1
+        while last < len(spans) and size(first, last + 1) <= cap:
+            last += 1
+        ratio = size(first, last) / max(1, sum(sizes[first:last]))
         chunks.append((spans[first][0], spans[last - 1][1]))
-        new, shared, oldest = last, 0, first + 1  # at least one piece is left behind
-        first = last
-        while first > oldest and shared + sizes[first - 1] <= overlap:
-            first, shared = first - 1, shared + sizes[first - 1]
-        while first < new and too_large(first, new, overlap):
-            first += 1
+        first, new = overlapping(size, first + 1, last, overlap), last
     return chunks
 # end exercise
+
+
+def overlapping(size: Callable[[int, int], int], oldest: int, end: int, overlap: int) -> int:
+    """The first of the pieces before `end` that together are no larger than the overlap; `end` where none is.
+
+    Args:
+        size: of the pieces from one to another, counted together.
+        oldest: not before this one, so that a chunk leaves something behind.
+    """
+    first = end
+    while first > oldest and size(first - 1, end) <= overlap:
+        first -= 1
+    return first

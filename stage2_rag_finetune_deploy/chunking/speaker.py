@@ -2,8 +2,8 @@
 
     {"speakers": "Mei Lin, Ravi Menon", "time": "00:00:21", "until": "00:00:33"}
 
-A turn in a meeting is short ("Against?"), and most mean nothing alone. So turns that follow each other share a chunk
-until it holds `join_below` tokens: 0 keeps every speaker apart, the cap gives whole exchanges.
+A turn in a meeting is short ("Against?"), and most mean nothing alone: one turn a chunk is the worst of all chunkers
+that were measured. So turns that follow each other share a chunk, a question with its answer.
 """
 
 from collections.abc import Callable
@@ -50,11 +50,12 @@ class SpeakerParser(TurnParser):
     """Chunks of whole turns.
 
     Args:
-        join_below: a chunk takes the next turn as long as it is smaller than this; 0: one speaker a chunk.
+        join_below: a chunk takes the next turn as long as it is smaller than this; 0: one turn a chunk; None: always,
+            up to the cap.
         overlap: up to so many tokens of whole turns stand again at the start of the next chunk.
     """
 
-    join_below: int = Field(default=100, ge=0)
+    join_below: int | None = Field(default=None, ge=0)
 
     def spans(self, document: BaseNode) -> list[Span]:
         """See `SpanParser.spans`."""
@@ -64,7 +65,9 @@ class SpeakerParser(TurnParser):
         def fits(first: int, last: int) -> bool:
             return self.counter.size(script.text[pieces[first][0] : pieces[last - 1][1]]) <= room
 
-        groups = [part for group in join_turns(sizes, min(self.join_below, room), room) for part in halve(group, fits)]
+        below = self.cap if self.join_below is None else self.join_below
+        joined = join_turns(sizes, below, room - self.overlap)  # what the turns before will need stays free
+        groups = [part for group in joined for part in halve(group, fits)]
         return [self.span(script, pieces[first][0], pieces[last - 1][1])
                 for first, last in reach_back(groups, sizes, self.overlap, fits)]  # fmt: skip
 

@@ -9,7 +9,7 @@ from llama_index.core.schema import BaseNode
 from stage2_rag_finetune_deploy.chunking.packing import fit, word_offsets
 from stage2_rag_finetune_deploy.chunking.spans import Span, SpanParser
 
-CHARACTERS = 3  # characters a token, on the safe side of what English has
+CHARACTERS = (4, 3, 2, 1)  # a token: English prose has four and a half, code and names fewer, Chinese one or two
 
 
 class FixedWindow(SpanParser):
@@ -22,10 +22,13 @@ class FixedWindow(SpanParser):
 
 
 class CharacterWindow(SpanParser):
-    """`text[i : i + n]` with n = 3 characters for each token of the cap, and nothing shared."""
+    """`text[i : i + n]`, nothing shared; n is 4, 3, 2 or 1 times the cap, the largest that keeps them under it."""
 
     def spans(self, document: BaseNode) -> list[Span]:
-        """See `SpanParser.spans`. Where the window is still over the cap (Chinese), it is cut again."""
-        text, width = document.get_content(), CHARACTERS * self.cap
-        windows = [(start, min(start + width, len(text))) for start in range(0, len(text), width)]
+        """See `SpanParser.spans`. What is over the cap at any n (an emoji can be six tokens) is cut again."""
+        text = document.get_content()
+        for width in (self.cap * characters for characters in CHARACTERS):
+            windows = [(start, min(start + width, len(text))) for start in range(0, len(text), width)]
+            if max(self.counter.sizes([text[start:end] for start, end in windows]), default=0) <= self.cap:
+                break
         return [Span(*span) for span, _ in fit(text, windows, self.cap, self.counter)]

@@ -18,11 +18,12 @@ def said(text, spans):
 
 def test_pack_by_hand():
     """Catches: a chunk closed too early or too late, an overlap of the wrong pieces."""
-    text = "aaaa bbbb cccc dddd eeee ffff "  # two tokens a word, by the rule of thumb (4 letters // 4 + 1)
+    text = "aaaa bbbb cccc dddd eeee ffff "
     pieces = word_offsets(text, 0, len(text))
-    assert COUNTER.sizes(["aaaa", "aaaa bbbb", "aaaa bbbb cccc"]) == [2, 3, 4]
-    assert said(text, pack(text, pieces, 4, 0, COUNTER)) == ["aaaa bbbb", "cccc dddd", "eeee ffff"]
-    assert said(text, pack(text, pieces, 6, 2, COUNTER)) == ["aaaa bbbb cccc", "cccc dddd eeee", "eeee ffff"]
+    assert COUNTER.sizes(["aaaa", "aaaa bbbb", "aaaa bbbb cccc"]) == [2, 3, 4]  # less than the sum of the words
+    assert said(text, pack(text, pieces, 3, 0, COUNTER)) == ["aaaa bbbb", "cccc dddd", "eeee ffff"]
+    assert said(text, pack(text, pieces, 4, 2, COUNTER)) == ["aaaa bbbb cccc", "cccc dddd eeee", "eeee ffff"]
+    assert said(text, pack(text, pieces, 4, 1, COUNTER)) == ["aaaa bbbb cccc", "dddd eeee ffff"]
     assert pack("", [], 4, 0, COUNTER) == []
 
 

@@ -93,7 +93,7 @@ def test_the_overlap_is_used_up(chunker, words):
     nodes = cut(parser, text)
     for before, after in zip(nodes, nodes[1:], strict=False):
         shared = text[after.start_char_idx : before.end_char_idx]
-        assert 20 - 4 <= sum(parser.counter.sizes(shared.split())) <= 20  # no word is larger than four
+        assert 20 - 3 <= parser.counter.size(shared) <= 20  # no word is larger than three
 
 
 @pytest.mark.parametrize("name", ALL)
