@@ -15,6 +15,7 @@ from labkit.cli import option
 from labkit.errors import LabError
 from labkit.progress import console, error_console
 from labkit.runs import Run, start_run
+from stage1_foundations.embeddings.bootstrap import paired_bootstrap
 from stage1_foundations.embeddings.evaluate_command import CPU, retrieval_size, words_of
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ class ExplainConfig:
     models: str = option("random,glove,gpt,minilm,e5", "encoders whose spread is compared")
     model: str = option("minilm", "the encoder whose pooling is exchanged")
     data: str = option("construction-faq", "a retrieval set")
-    queries: int = option(100, "questions")
-    passages: int = option(120, "passages")
+    queries: int = option(80, "questions")
+    passages: int = option(100, "passages")
     mistakes: bool = option(True, "measure the prices of wrong pooling, prompts and lengths")
     sets: str = option(SETS, "retrieval sets whose shared words are compared; empty for none")
 
@@ -131,32 +132,37 @@ def show_mistakes(config: ExplainConfig, chosen: "data.RetrievalSet", run: Run) 
     pooling = f"pooling ({config.model})"
     groups = {pooling: pooling_scores(config.model, chosen), "prompts (e5)": prompt_scores(chosen),
               "lengths (glove)": length_scores(chosen)}  # fmt: skip
-    table = table_of("The price of a mistake", ["part, variant", "nDCG@10", "to the first"])
+    table = table_of("The price of a mistake", ["part, variant", "nDCG@10", "to the first", "95 % interval"])
     figure, axes = plots.new_figure(1, len(groups), width=10.5, height=2.9)
+    changes = {}
     for axis, (title, scores) in zip(axes, groups.items(), strict=True):
         first = next(iter(scores.values()))
-        for number, (variant, score) in enumerate(scores.items()):
-            table.add_row(f"{title}: {variant}", f"{score:.1f}", f"{score - first:+.1f}" if number else "")
+        for number, (variant, values) in enumerate(scores.items()):
+            score, change = 100 * values.mean(), paired_bootstrap(100 * first, 100 * values)
+            changes[title, variant] = change
+            told = (f"{change.difference:+.1f}", f"{change.low:+.1f} to {change.high:+.1f}") if number else ("", "")
+            table.add_row(f"{title}: {variant}", f"{score:.1f}", *told)
             axis.barh(number, score, color=plots.COLOURS[0 if number == 0 else 1], height=0.6)
             axis.text(score, number, f" {score:.1f}", va="center", fontsize=8)
         axis.set_yticks(range(len(scores)), list(scores))
         axis.invert_yaxis()
-        axis.set(title=title, xlabel="nDCG@10 × 100", xlim=(0, 1.15 * max(scores.values())))
+        axis.set(title=title, xlabel="nDCG@10 × 100", xlim=(0, 115 * max(values.mean() for values in scores.values())))
     console.print(table, "")
     plots.save_figure(figure, run.dir / "mistakes.png")
     run.figure("mistakes.png", "nDCG@10 under another pooling, other prompts, other lengths")
-    pools, prompts = groups[pooling], groups["prompts (e5)"]
-    run.metric("prompt_none_change", prompts["none"] - prompts["right"], meaning="nDCG@10 × 100 of e5, no prompts")
-    run.metric("pooling_cls_change", pools["cls"] - pools["mean"],
-               meaning=f"nDCG@10 × 100 of {config.model} with CLS pooling")  # fmt: skip
+    cls, none = changes[pooling, "cls"], changes["prompts (e5)", "none"]
+    run.metric("prompt_none_change", none.difference, meaning="change of e5's nDCG@10 × 100 without its prompts")
+    run.metric("pooling_cls_change", cls.difference,
+               meaning=f"change of {config.model}'s nDCG@10 × 100 with the first token for the mean")  # fmt: skip
     run.learnt(
-        f"The wrong pooling changes {config.model} by {min(pools.values()) - pools['mean']:+.1f} points of nDCG@10, "
-        f"missing prompts change e5 by {prompts['none'] - prompts['right']:+.1f}."
+        f"The wrong pooling changes {config.model} by {cls.difference:+.1f} points of nDCG@10 ({cls.low:+.1f} to "
+        f"{cls.high:+.1f}), missing prompts change e5 by {none.difference:+.1f} ({none.low:+.1f} to {none.high:+.1f})."
     )
 
 
 def show_overlap(config: ExplainConfig, encoders: "list[Encoder]", run: Run) -> None:
     """Where a search by words wins, and where it cannot."""
+    from stage1_foundations.embeddings.leaderboard_views import colour_of
     from stage1_foundations.embeddings.word_overlap import EDGES, by_overlap, measure_overlap
 
     judged = [encoder for encoder in encoders if encoder.name != "random"]
@@ -167,16 +173,16 @@ def show_overlap(config: ExplainConfig, encoders: "list[Encoder]", run: Run) -> 
         table.add_row(row.name, f"{100 * row.overlap.mean():.0f} %",
                       *(f"{100 * row.ndcg[model].mean():.1f}" for model in models))  # fmt: skip
     console.print(table, "")
-    figure, axis = plots.new_figure(width=6.5, height=3.8)
+    figure, axis = plots.new_figure(width=7.0, height=3.8)
     middles = [50 * (low + high) for low, high in zip(EDGES, EDGES[1:], strict=False)]
-    for number, model in enumerate(models):
-        axis.plot(middles, [mean for mean, _ in by_overlap(rows, model)], "o-", label=model,
-                  color=plots.COLOURS[number % len(plots.COLOURS)])  # fmt: skip
+    for model in models:
+        means = [mean for mean, _ in by_overlap(rows, model)]
+        axis.plot(middles, means, "o-", label=model, color=colour_of(model))
     for middle, (_, count) in zip(middles, by_overlap(rows, models[0]), strict=True):
         axis.text(middle, 103, f"{count} questions", ha="center", fontsize=7, color="#666666")
     axis.set(xlabel="share of the question's words that stand in its passage, %", ylabel="mean nDCG@10 × 100",
              ylim=(0, 110), xlim=(0, 100))  # fmt: skip
-    axis.legend(loc="lower right")
+    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 0.95))
     plots.save_figure(figure, run.dir / "overlap.png")
     run.figure("overlap.png", "nDCG@10 by the share of words that question and passage have in common")
     run.metric("overlap", float(np.mean([row.overlap.mean() for row in rows])),

@@ -20,7 +20,7 @@ from stage1_foundations.gpt.checkpoint import TRAIN_AGAIN, load_model
 from stage1_foundations.gpt.model import GPT
 from stage1_foundations.gpt.tokenizer import Tokenizer
 
-MAX_TOKENS = 256  # read of every text, in windows of the model's context
+MAX_TOKENS = 128  # read of every text, in windows of the model's context
 BATCH = 32  # windows
 
 

@@ -1,5 +1,6 @@
 """The leaderboard on a terminal, in Markdown, in HTML, and as a plot of quality against speed and dimensions."""
 
+import zlib
 from html import escape
 from pathlib import Path
 
@@ -18,6 +19,7 @@ LEGEND = (
     "Times 100. ±: half of the 95 % bootstrap interval. *: the best of its column, or tied with it (paired bootstrap "
     "over the queries, 5 % level). †: trained on data of the same source. –: the model cannot do it."
 )
+OTHERS = ["#000000", "#7f3c8d", "#7a7a7a", "#8c564b", "#3969ac", "#556b2f"]
 Column = tuple[str, str, str]  # (heading, sub-heading, key in cells or means)
 PUBLISHED = "published "  # before a task's name: the key of the column beside it
 
@@ -179,6 +181,12 @@ def _html_cell(summary: Summary, model: str, key: str) -> str:
     return f"<td{shade}{title}>{escape(text_of(summary, model, key))}</td>"
 
 
+def colour_of(model: str) -> str:
+    """A model has one colour in all figures; those that are not the lab's own share the darker ones, by name."""
+    own = ["e5", "bm25", "minilm", "glove", "gpt", "random"]
+    return plots.COLOURS[own.index(model)] if model in own else OTHERS[zlib.crc32(model.encode()) % len(OTHERS)]
+
+
 def draw(summary: Summary, path: Path) -> Path:
     """Quality against encode speed (the bubble is the number of dimensions), and every task's scores by model."""
     rows = {row.name: row for row in summary.board.models}
@@ -187,7 +195,7 @@ def draw(summary: Summary, path: Path) -> Path:
         entry, speed = summary.means.get((model, "Retrieval")), rows[model].passages_per_second
         if entry is None or not speed:
             continue
-        colour = plots.COLOURS[summary.order.index(model) % len(plots.COLOURS)]
+        colour = colour_of(model)
         size = 12 + 0.5 * (rows[model].dimensions or 0)
         left.errorbar(speed, 100 * entry.score, yerr=[[100 * (entry.score - entry.low)],
                       [100 * (entry.high - entry.score)]], color=colour, linewidth=1.2)  # fmt: skip
@@ -195,7 +203,7 @@ def draw(summary: Summary, path: Path) -> Path:
         left.annotate(f"{model} ({rows[model].dimensions or 'no'} dim.)", (speed, 100 * entry.score),
                       xytext=(8, 5), textcoords="offset points", fontsize=8)  # fmt: skip
     left.set(xscale="log", xlabel="passages encoded per second", ylabel="retrieval, mean nDCG@10 × 100",
-             title="Quality costs speed")  # fmt: skip
+             title="Quality against speed")  # fmt: skip
     left.margins(x=0.3, y=0.12)
     names = [task.name for task in summary.board.tasks]
     for number, model in enumerate(summary.order):
@@ -205,7 +213,7 @@ def draw(summary: Summary, path: Path) -> Path:
             [100 * entry.score for _, entry in found], [row + offset for row, _ in found],
             xerr=[[100 * max(entry.score - entry.low, 0) for _, entry in found],
                   [100 * max(entry.high - entry.score, 0) for _, entry in found]],
-            fmt="o", markersize=3.5, linewidth=1.0, label=model, color=plots.COLOURS[number % len(plots.COLOURS)],
+            fmt="o", markersize=3.5, linewidth=1.0, label=model, color=colour_of(model),
         )  # fmt: skip
     right.set_yticks(range(len(names)), [task.short for task in summary.board.tasks])
     right.invert_yaxis()

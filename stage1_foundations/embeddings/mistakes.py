@@ -85,8 +85,8 @@ def spread(encoder: Encoder, chosen: data.RetrievalSet) -> Spread:
     )  # fmt: skip
 
 
-def pooling_scores(name: str, chosen: data.RetrievalSet) -> dict[str, float]:
-    """nDCG@10 of a transformer under every pooling; the first is the one that it was trained with.
+def pooling_scores(name: str, chosen: data.RetrievalSet) -> dict[str, np.ndarray]:
+    """Per-query nDCG@10 of a transformer under every pooling; the first is the one that it was trained with.
 
     Raises:
         LabError: the encoder is no transformer.
@@ -96,27 +96,27 @@ def pooling_scores(name: str, chosen: data.RetrievalSet) -> dict[str, float]:
         raise LabError(f"{name} has no tokens to pool", "--model minilm or --model e5")
     questions, texts = texts_of(chosen)
     queries, passages = pooled(encoder, questions, "query"), pooled(encoder, texts, "passage")
-    return {kind: ndcg(chosen, unit_length(queries[kind]), unit_length(passages[kind])) for kind in POOLINGS}
+    return {kind: query_ndcg(chosen, unit_length(queries[kind]), unit_length(passages[kind])) for kind in POOLINGS}
 
 
-def prompt_scores(chosen: data.RetrievalSet) -> dict[str, float]:
-    """nDCG@10 of e5 with its prompts, without, with the two exchanged, and with another model's."""
+def prompt_scores(chosen: data.RetrievalSet) -> dict[str, np.ndarray]:
+    """Per-query nDCG@10 of e5 with its prompts, without, with the two exchanged, and with another model's."""
     scores, encoder = {}, load_encoder("e5")
     questions, texts = texts_of(chosen)
     for name, prompts in E5_PROMPTS.items():
         encoder.prompts = {**prompts, "symmetric": ""}
-        scores[name] = ndcg(chosen, encoder.encode(questions, "query"), encoder.encode(texts, "passage"))
+        scores[name] = query_ndcg(chosen, encoder.encode(questions, "query"), encoder.encode(texts, "passage"))
     return scores
 
 
-def length_scores(chosen: data.RetrievalSet) -> dict[str, float]:
-    """nDCG@10 of averaged GloVe by cosine, by dot product of the means, and of the sums of the words."""
+def length_scores(chosen: data.RetrievalSet) -> dict[str, np.ndarray]:
+    """Per-query nDCG@10 of averaged GloVe by cosine, by dot product of the means, and of the sums of the words."""
     encoder = load_encoder("glove")
     questions, texts = texts_of(chosen)
     queries, passages = encoder.embed(questions), encoder.embed(texts)
     counts = np.array([[len(encoder.rows(text))] for text in texts], np.float32)
     return {
-        "cosine": ndcg(chosen, unit_length(queries), unit_length(passages)),
-        "dot product of means": ndcg(chosen, queries, passages),
-        "dot product of sums": ndcg(chosen, queries, passages * counts),
+        "cosine": query_ndcg(chosen, unit_length(queries), unit_length(passages)),
+        "dot product of means": query_ndcg(chosen, queries, passages),
+        "dot product of sums": query_ndcg(chosen, queries, passages * counts),
     }

@@ -27,7 +27,7 @@ class TrainConfig:
     data: str = option("idioms", "a retrieval set without a canary: idioms, construction-faq, construction-faq-sv")
     pairs: int = option(720, "training pairs")
     test: int = option(300, "held-out queries")
-    passages: int = option(1000, "size of the held-out corpus; 0 is the whole")
+    passages: int = option(800, "size of the held-out corpus; 0 is the whole")
     batch: int = option(48, "pairs in a batch: each has batch - 1 negatives")
     epochs: int = option(1, "passes over the pairs")
     lr: float = option(1e-4, "highest learning rate; 0 trains nothing, as a control")
@@ -44,7 +44,7 @@ PRESETS = {
     "smoke": TrainConfig(model="minilm", data="construction-faq", pairs=16, test=20, passages=40, batch=8, layers=1,
                          max_tokens=16, save=False),
     "cpu": TrainConfig(),
-    "study": TrainConfig(pairs=6000, test=1000, passages=5000, leak=True, seeds=3),
+    "study": TrainConfig(pairs=2400, test=800, passages=4000, leak=True, seeds=3),
     "gpu": TrainConfig(pairs=24000, test=1000, passages=5000, batch=256, layers=0, epochs=2),
 }  # fmt: skip
 
@@ -131,7 +131,7 @@ def before_and_after(config: TrainConfig, encoder: "TransformerEncoder", split: 
     from stage1_foundations.embeddings.fine_tuning import train_pairs
     from stage1_foundations.embeddings.tasks import HeldOut, Size, Tatoeba
 
-    other = Size(texts=min(150, config.test))
+    other = Size(texts=min(100, config.test))
     error_console.print(f"seed {seed}, before: the held-out queries, and a task that is not trained for", style="dim")
     before, other_before = score_task(encoder, HeldOut(split.held_out)), score_task(encoder, Tatoeba(other))
     losses = train_pairs(encoder, split.train, config, seed)
