@@ -1,10 +1,10 @@
-"""python -m stage2_rag_finetune_deploy.rag ingest | ask | serve | compare | train-reranker | make-questions"""
+"""python -m stage2_rag_finetune_deploy.rag ingest | ask | serve | compare | evaluate | train-reranker | ..."""
 
 import sys
 
 from labkit.cli import Command, lab_main
 from labkit.errors import guarded
-from stage2_rag_finetune_deploy.rag import commands, compare_command, train_reranker_command
+from stage2_rag_finetune_deploy.rag import commands, compare_command, evaluate_command, train_reranker_command
 
 PROG = "python -m stage2_rag_finetune_deploy.rag"
 COMMANDS = [
@@ -14,6 +14,8 @@ COMMANDS = [
     Command("serve", "the same over HTTP, with a page", commands.ServeConfig, commands.run_serve),
     Command("compare", "what each part of the search buys, and what it costs", compare_command.CompareConfig,
             compare_command.run_compare, compare_command.PRESETS),
+    Command("evaluate", "answers, citations, refusals, judges and injections, against labels",
+            evaluate_command.EvaluateConfig, evaluate_command.run_evaluate, evaluate_command.PRESETS),
     Command("train-reranker", "a cross-encoder from questions that a language model wrote",
             train_reranker_command.TrainConfig, train_reranker_command.run_train_reranker,
             train_reranker_command.PRESETS),
