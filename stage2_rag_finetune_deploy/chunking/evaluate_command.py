@@ -1,6 +1,6 @@
 """`evaluate`: every chunker on every exam; the tables and figures of the README come from here."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from rich.table import Table
 
@@ -18,13 +18,13 @@ from stage2_rag_finetune_deploy.chunking.plots import plot_borders, plot_scores
 from stage2_rag_finetune_deploy.chunking.rows import rows_of
 from stage2_rag_finetune_deploy.chunking.sizes import load_counter
 from stage2_rag_finetune_deploy.chunking.spans import check_sizes
-from stage2_rag_finetune_deploy.chunking.summary import Line, sentence_about, summarise
+from stage2_rag_finetune_deploy.chunking.summary import Difference, Line, sentence_about, summarise
 
 LEGEND = (
     "chunks: what is searched; size: tokens that a reader gets for a hit, median; cut: answers that no chunk holds "
-    "whole; p: paired, of the MRR against the right chunker's (green), corrected for the number of rows, = no "
-    "difference shown, ! better; R@5: share of the answers in the first five; R@1k: in the first 1,000 tokens (or "
-    "--budget); index: seconds to cut and embed"
+    "whole; R@5: share of the answers in the first five; R@1k: in the first 1,000 tokens (or --budget); index: seconds "
+    "to cut and embed. Green: the right chunker; against it, in a paired test corrected for the number of rows: "
+    "- worse, + better, = no difference shown"
 )
 
 
@@ -33,8 +33,9 @@ class EvaluateConfig:
     """Which exams, how much of them, and which chunkers."""
 
     exams: str = option("technical,article,meeting-en,meeting-zh", "exams, separated by commas")
-    chunkers: str = option("all", "rows beside the right one: chunkers or rows by name, separated by commas")
-    documents: int | None = option(None, "technical documents, and meetings a language; none is all")
+    chunkers: str = option("all", "rows beside the right one: all, main, or chunkers or rows by name, with commas")
+    documents: int | None = option(None, "technical documents; none is all")
+    meetings: int | None = option(None, "meetings in each language; none is all")
     articles: int | None = option(None, "articles of SQuAD; none is all 48")
     questions: int | None = option(None, "questions about the articles; none is all")
     cap: int = option(200, "largest chunk in tokens of the encoder; MiniLM reads 254")
@@ -48,7 +49,7 @@ PRESETS = {
     "smoke": EvaluateConfig(
         exams="technical,meeting-en", chunkers="sentence,parent-child,characters", documents=2, encoder="random"
     ),
-    "cpu": EvaluateConfig(articles=4, questions=200),
+    "cpu": EvaluateConfig(chunkers="main", documents=6, meetings=2, articles=3, questions=150),
     "study": EvaluateConfig(articles=16, questions=1500),
     "gpu": EvaluateConfig(),
 }
@@ -90,18 +91,17 @@ def exam_names(config: EvaluateConfig) -> list[str]:
         rows_of(name, config.chunkers)
     if not names:
         raise LabError("no exam to sit", f"--exams {','.join(EXAMS)}")
-    for item in fields(config):
-        value = getattr(config, item.name)
-        if item.name in ("documents", "articles", "questions", "budget") and value is not None and value < 1:
-            raise LabError(f"--{item.name} {value} is no positive number", f"--{item.name} 4")
+    for count in ("documents", "meetings", "articles", "questions", "budget"):
+        value = getattr(config, count)
+        if value is not None and value < 1:
+            raise LabError(f"--{count} {value} is no positive number", f"--{count} 4")
     return names
 
 
 def choose_exam(name: str, config: EvaluateConfig) -> Exam:
     """An exam at the configuration's size."""
-    articles = name == "article"
-    documents = config.articles if articles else config.documents
-    return load_exam(name, documents, config.questions if articles else None, config.seed)
+    documents = {"technical": config.documents, "article": config.articles}.get(name, config.meetings)
+    return load_exam(name, documents, config.questions if name == "article" else None, config.seed)
 
 
 def examine(exam: Exam, config: EvaluateConfig) -> list[Line]:
@@ -124,14 +124,15 @@ def examine(exam: Exam, config: EvaluateConfig) -> list[Line]:
 def show(exam: Exam, lines: list[Line]) -> None:
     """One exam's table."""
     table = Table(box=None, header_style="bold", padding=(0, 1), pad_edge=False)
-    for title in ("chunker", "chunks", "size", "cut", "MRR@10", "95 %", "p", "R@5", "nDCG", "R@1k", "index s"):
+    for title in ("chunker", "chunks", "size", "cut", "MRR@10", "95 %", "R@5", "nDCG", "R@1k", "index s"):
         table.add_column(title, justify="left" if title == "chunker" else "right", no_wrap=True)
     styles = {"right": "green", "wrong": "red", "": ""}
     for line in lines:
         table.add_row(
-            line.name, str(line.chunks), str(line.median_size), f"{line.cut:.0%}", f"{line.mrr:.3f}",
-            f"{line.low:.2f}-{line.high:.2f}", p_text(line), f"{line.recall:.3f}", f"{line.ndcg:.3f}",
-            f"{line.budget_recall:.3f}", f"{line.index_seconds:.1f}", style=styles[line.role],
+            line.name, str(line.chunks), str(line.median_size), f"{line.cut:.0%}",
+            f"{line.mrr:.3f} {sign(line.by_rank)}", f"{line.low:.2f}-{line.high:.2f}", f"{line.recall:.3f}",
+            f"{line.ndcg:.3f}", f"{line.budget_recall:.3f} {sign(line.by_budget)}", f"{line.index_seconds:.1f}",
+            style=styles[line.role],
         )  # fmt: skip
     documents, questions = len(exam.documents), len(exam.questions)
     console.print(f"\n[bold]{exam.name}[/bold]: {documents} documents, {questions} questions")
@@ -139,12 +140,9 @@ def show(exam: Exam, lines: list[Line]) -> None:
     console.print(sentence_about(exam.name, lines), markup=False)
 
 
-def p_text(line: Line) -> str:
-    """A p-value and what follows from it."""
-    if line.p is None:
-        return ""
-    number = "<.001" if line.p < 0.001 else "1" if line.p >= 0.9995 else f"{line.p:.3f}"[1:]
-    return number + {"worse": "  ", "better": " !", "": " ="}[line.verdict]
+def sign(difference: Difference | None) -> str:
+    """A verdict in one character."""
+    return " " if difference is None else {"worse": "-", "better": "+", "": "="}[difference.verdict]
 
 
 def record(run: Run, name: str, lines: list[Line]) -> None:
@@ -172,17 +170,24 @@ def draw_borders(exam: Exam, config: EvaluateConfig, run: Run) -> None:
 
 def markdown(name: str, lines: list[Line]) -> str:
     """One exam's table for a README."""
-    columns = ["chunks", "median size", "cut", "MRR@10 (95 %)", "behind the right one", "p", "Recall@5", "nDCG@10",
-               "Recall@1k tokens", "index s"]  # fmt: skip
+    columns = ["chunks", "median size", "cut", "MRR@10 (95 %)", "right one's lead (p)", "Recall@5", "nDCG@10",
+               "Recall@1k tokens", "right one's lead (p)", "index s"]  # fmt: skip
     rows = [f"### {name}", "", f"| chunker | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
     for line in lines:
         label = f"**{line.name}**" if line.role == "right" else f"{line.name} ({line.role})" if line.role else line.name
         cells = [
             label, str(line.chunks), str(line.median_size), f"{line.cut:.1%}",
-            f"{line.mrr:.3f} ({line.low:.2f} to {line.high:.2f})",
-            "" if line.behind is None else f"{line.behind:+.3f}",
-            "" if line.p is None else f"{line.p:.3f}" if line.p >= 0.001 else "< 0.001",
-            f"{line.recall:.3f}", f"{line.ndcg:.3f}", f"{line.budget_recall:.3f}", f"{line.index_seconds:.1f}",
+            f"{line.mrr:.3f} ({line.low:.2f} to {line.high:.2f})", lead(line.by_rank), f"{line.recall:.3f}",
+            f"{line.ndcg:.3f}", f"{line.budget_recall:.3f}", lead(line.by_budget), f"{line.index_seconds:.1f}",
         ]  # fmt: skip
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
+
+
+def lead(difference: Difference | None) -> str:
+    """A difference and its p-value; bold where it is one."""
+    if difference is None:
+        return ""
+    p = "< .001" if difference.p < 0.001 else "1" if difference.p >= 0.9995 else f"{difference.p:.3f}"[1:]
+    text = f"{difference.behind:+.3f} ({p})"
+    return f"**{text}**" if difference.verdict else text

@@ -1,7 +1,9 @@
 """An exam's results as a table: means with bootstrap intervals, each row tested against the right chunker.
 
-The test is paired: all chunkers answer the same questions, so what is resampled are the differences question by
-question. As many tests as rows would find something by chance: the p-values are corrected by Holm's method.
+Two measures are tested, because neither alone is fair to all sizes: MRR@10 favours large chunks (ten of them hold half
+the corpus), the answers within 1,000 tokens favour chunks that waste none. The tests are paired: all chunkers answer
+the same questions, so what is resampled are the differences question by question. So many tests would find something
+by chance: the p-values of a measure are corrected by Holm's method.
 """
 
 from collections.abc import Sequence
@@ -13,7 +15,25 @@ from stage1_foundations.embeddings.bootstrap import Items, interval, paired_boot
 from stage2_rag_finetune_deploy.chunking.measure import Result
 
 MEASURES = ("mrr", "recall", "ndcg", "budget_recall", "cut")
+TESTED = {"by_rank": "mrr", "by_budget": "budget_recall"}
 ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What the right chunker has more than a row, in one measure; negative where the row is better.
+
+    Attributes:
+        p: two-sided, corrected for the number of rows.
+    """
+
+    behind: float
+    p: float
+
+    @property
+    def verdict(self) -> str:
+        """The row against the right chunker: "worse", "better", or "" where no difference is shown."""
+        return "" if self.p >= ALPHA else "worse" if self.behind > 0 else "better"
 
 
 @dataclass(frozen=True)
@@ -22,8 +42,7 @@ class Line:
 
     Attributes:
         low, high: 95 % bootstrap interval of the MRR, over questions.
-        behind: what the right chunker has more, in MRR; negative where this row is better. None in its own line.
-        p: of that difference, two-sided, corrected for the number of rows.
+        by_rank, by_budget: against the right chunker, in `mrr` and in `budget_recall`; None in its own line.
     """
 
     name: str
@@ -40,19 +59,13 @@ class Line:
     budget_recall: float
     cut_seconds: float
     index_seconds: float
-    behind: float | None = None
-    p: float | None = None
-
-    @property
-    def verdict(self) -> str:
-        """Against the right chunker: "worse", "better", or "" where no difference is shown."""
-        if self.p is None or self.p >= ALPHA:
-            return ""
-        return "worse" if self.behind > 0 else "better"
+    by_rank: Difference | None = None
+    by_budget: Difference | None = None
 
     def as_json(self) -> dict:
-        """All fields, and the verdict."""
-        return asdict(self) | {"verdict": self.verdict}
+        """All fields, with verdicts."""
+        verdicts = {name: getattr(self, name).verdict for name in TESTED if getattr(self, name)}
+        return asdict(self) | {"verdicts": verdicts}
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -73,33 +86,37 @@ def summarise(results: Sequence[Result]) -> list[Line]:
     """The table's lines, in the order of the results, of which exactly one is the right chunker's."""
     (right,) = (result for result in results if result.row.role == "right")
     others = [result for result in results if result is not right]
-    tests = [paired_bootstrap(result.values("mrr"), right.values("mrr")) for result in others]
-    corrected = dict(zip((id(result) for result in others), holm([test.p for test in tests]), strict=True))
-    behind = {id(result): test.difference for result, test in zip(others, tests, strict=True)}
-    return [line(result, behind.get(id(result)), corrected.get(id(result))) for result in results]
+    found: dict[int, dict[str, Difference]] = {id(result): {} for result in results}
+    for name, measure in TESTED.items():
+        tests = [paired_bootstrap(result.values(measure), right.values(measure)) for result in others]
+        corrected = holm([test.p for test in tests])
+        for result, test, p in zip(others, tests, corrected, strict=True):
+            found[id(result)][name] = Difference(test.difference, p)
+    return [line(result, found[id(result)]) for result in results]
 
 
-def line(result: Result, behind: float | None, p: float | None) -> Line:
+def line(result: Result, differences: dict[str, Difference]) -> Line:
     """One line."""
     means = {name: float(result.values(name).mean()) for name in MEASURES}
     low, high = interval(replicate_scores(Items("mean", result.values("mrr"))))
     return Line(
         result.row.name, result.row.role, result.chunks, int(np.median(result.sizes)), max(result.sizes),
         low=low, high=high, cut_seconds=result.cut_seconds, index_seconds=result.cut_seconds + result.embed_seconds,
-        behind=behind, p=p, **means,
+        **means, **differences,
     )  # fmt: skip
 
 
 def sentence_about(exam: str, lines: Sequence[Line]) -> str:
-    """What the table says, in words: whom the right chunker beats, and whom it does not."""
+    """What the table says, in words: whom the right chunker beats, in which measure, and whom it does not."""
     right = next(line for line in lines if line.role == "right")
-    groups = {verdict: [line.name for line in lines if line.p is not None and line.verdict == verdict]
-              for verdict in ("worse", "better", "")}  # fmt: skip
-    parts = [f"{exam}: {right.name} has MRR@10 {right.mrr:.2f}"]
-    if groups["worse"]:
-        parts.append(f"beats {', '.join(groups['worse'])}")
-    if groups["better"]:
-        parts.append(f"loses to {', '.join(groups['better'])}")
-    if groups[""]:
-        parts.append(f"shows no difference to {', '.join(groups[''])}")
+    others = [line for line in lines if line is not right]
+    parts = [f"{exam}: {right.name} finds MRR@10 {right.mrr:.2f}, within the budget {right.budget_recall:.0%}"]
+    for verdict, words in (("worse", "beats"), ("better", "loses to")):
+        for name, measure in (("by_rank", "by MRR"), ("by_budget", "within the budget")):
+            names = [line.name for line in others if getattr(line, name).verdict == verdict]
+            if names:
+                parts.append(f"{words} {', '.join(names)} {measure}")
+    ties = [line.name for line in others if not line.by_rank.verdict and not line.by_budget.verdict]
+    if ties:
+        parts.append(f"shows no difference to {', '.join(ties)}")
     return "; ".join(parts) + "."

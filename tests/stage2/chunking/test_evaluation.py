@@ -8,11 +8,12 @@ from ir_measures import Qrel, calc_aggregate  # isort: skip
 
 from data.meeting_set import load_meetings
 from stage1_foundations.embeddings.encoders import RandomEncoder
-from stage2_rag_finetune_deploy.chunking.exam import Exam, Question, load_exam, meeting_text
+from stage2_rag_finetune_deploy.chunking.dispatch import BY_KIND
+from stage2_rag_finetune_deploy.chunking.exam import EXAMS, Exam, Question, load_exam, meeting_text
 from stage2_rag_finetune_deploy.chunking.measure import EncodingCost, Row, run_row
 from stage2_rag_finetune_deploy.chunking.readers import make_document
 from stage2_rag_finetune_deploy.chunking.relevance import Context, judge, ndcg, places_held
-from stage2_rag_finetune_deploy.chunking.rows import ROWS, rows_of
+from stage2_rag_finetune_deploy.chunking.rows import rows_of
 from stage2_rag_finetune_deploy.chunking.sizes import TokenCounter
 from stage2_rag_finetune_deploy.chunking.summary import holm, sentence_about, summarise
 
@@ -138,18 +139,27 @@ def test_the_table_says_who_wins():
     """Catches: a difference of the wrong sign; a loss that is reported as a win."""
     rows = [Row("wrong", "characters", "wrong", {"cap": 16}), Row("right", "sentence-window", "right")]
     wrong, right = lines = summarise(results_of(*rows))
-    assert right.p is None and wrong.behind == pytest.approx(right.mrr - wrong.mrr) and wrong.verdict == "worse"
-    assert "right has MRR@10" in sentence_about("x", lines) and "beats wrong" in sentence_about("x", lines)
+    assert right.by_rank is None and wrong.by_rank.behind == pytest.approx(right.mrr - wrong.mrr)
+    assert wrong.by_rank.verdict == "worse" and wrong.by_rank.p < 0.05
+    assert "right finds MRR@10" in sentence_about("x", lines) and "beats wrong by MRR" in sentence_about("x", lines)
     rows = [Row("window", "sentence-window"), Row("right", "characters", "right", {"cap": 16})]
     better, reference = summarise(results_of(*rows))
-    assert better.verdict == "better" and better.behind < 0
-    assert "loses to window" in sentence_about("x", [better, reference])
+    assert better.by_rank.verdict == "better" and better.by_rank.behind < 0
+    assert "loses to window by MRR" in sentence_about("x", [better, reference])
 
 
-def test_every_exam_has_one_right_row_and_a_wrong_one():
-    """Catches: a table without its reference, or with fewer than five chunkers."""
-    for rows in ROWS.values():
-        roles = [row.role for row in rows]
-        assert roles.count("right") == 1 and "wrong" in roles and len({row.chunker for row in rows}) >= 5
-        assert len({row.name for row in rows}) == len(rows)
+@pytest.mark.parametrize("exam", EXAMS)
+@pytest.mark.parametrize("chosen", ["all", "main"])
+def test_every_exam_has_one_right_row_and_a_wrong_one(exam, chosen):
+    """Catches: a table without its reference, or with fewer than five rows; a right row that nobody would dispatch."""
+    rows = rows_of(exam, chosen)
+    roles = [row.role for row in rows]
+    assert roles.count("right") == 1 and roles[0] == "right" and "wrong" in roles and len(rows) >= 5
+    assert len({row.name for row in rows}) == len(rows)
+    if exam != "technical":
+        assert rows[0].chunker == BY_KIND["text" if exam == "article" else "transcript"]
+
+
+def test_rows_can_be_chosen():
+    """Catches: a choice that loses the reference."""
     assert [row.name for row in rows_of("article", "fixed")] == ["sentences, overlap", "fixed window, overlap"]
