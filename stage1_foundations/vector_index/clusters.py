@@ -7,7 +7,7 @@ are not like that: they lie on sheets of few dimensions. Benchmarks on random ve
 Three figures make it visible:
     intrinsic dimension   by the growth of distances around a query (Levina and Bickel 2004, eq. 8)
     gap                   how much farther (in squared distance) the 100th neighbour is than the 10th
-    code error            squared length of what PQ leaves out; where it is larger than the gap, ranks are noise
+    code error            squared length of what PQ leaves out; the larger against the gap, the more ranks are noise
 """
 
 import warnings
@@ -148,7 +148,7 @@ def show(findings: list[Finding], config: ClustersConfig) -> None:
     for field in ("ivf", "ivf_pq", "ivf_pq_refine", "hnsw"):
         table.add_row(f"recall@10, {field}", *(f"{getattr(item, field):.3f}" for item in findings))
     console.print(table)
-    console.print("where the code error is no smaller than the gap, a code's ranks are noise", style="dim")
+    console.print("the larger the code error against the gap, the more of a code's ranking is noise", style="dim")
     console.print(DEFINITION.replace("@k", "@10", 1), style="dim", markup=False)
 
 
@@ -185,7 +185,7 @@ def plot(findings: list[Finding]):
              title="codes without refining")  # fmt: skip
     left.set_xticks(PARTS, [str(parts) for parts in PARTS])
     left.minorticks_off()
-    left.legend(loc="lower right")
+    left.legend(loc="best")
     right.set(ylim=(0, 1.02), title="the same parameters on both")
     right.set_xticks(range(len(names)), names.values())
     right.grid(axis="x", visible=False)

@@ -81,6 +81,8 @@ def search_layer(query, vectors, squared, links, rows, level, visited, epoch, be
             position += 1
             continue
         beam_ids[position] = ~node
+        if level == 0 and position + 1 < count and beam_ids[position + 1] >= 0:
+            prefetch_row(links, beam_ids[position + 1])  # probably the next one
         row = node if level == 0 else rows[node] + level - 1
         new = 0
         for j in range(links.shape[1]):
