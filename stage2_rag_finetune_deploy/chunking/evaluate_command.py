@@ -16,6 +16,7 @@ from stage2_rag_finetune_deploy.chunking.exam import EXAMS, Exam, load_exam
 from stage2_rag_finetune_deploy.chunking.measure import EncodingCost, run_row
 from stage2_rag_finetune_deploy.chunking.plots import plot_borders, plot_scores
 from stage2_rag_finetune_deploy.chunking.rows import rows_of
+from stage2_rag_finetune_deploy.chunking.segmentation import topic_errors
 from stage2_rag_finetune_deploy.chunking.sizes import load_counter
 from stage2_rag_finetune_deploy.chunking.spans import check_sizes
 from stage2_rag_finetune_deploy.chunking.summary import Difference, Line, sentence_about, summarise
@@ -66,6 +67,8 @@ def run_evaluate(config: EvaluateConfig, preset: str) -> None:
             tables[name] = examine(exam, config)
             show(exam, tables[name])
             record(run, name, tables[name])
+            if name.startswith("meeting"):
+                judge_topics(exam, config, run)
             if len(tables) == 1:
                 draw_borders(exam, config, run)
         console.print(LEGEND, style="dim")
@@ -154,6 +157,15 @@ def record(run: Run, name: str, lines: list[Line]) -> None:
         worst = min(wrong, key=lambda line: line.mrr)
         run.metric(f"{name}_mrr_wrong", worst.mrr, meaning=f"MRR@10, {worst.name}")
     run.learnt(sentence_about(name, lines))
+
+
+def judge_topics(exam: Exam, config: EvaluateConfig, run: Run) -> None:
+    """How well the topic chunker's borders agree with the labels."""
+    meetings = {document.id_ for document in exam.documents}
+    errors = topic_errors(load_encoder(config.encoder or exam.encoder), meetings)
+    run.metric(f"{exam.name}_pk", errors["topic"], meaning="Pk of the topic shifts found, 0 is perfect")
+    console.print(f"topic shifts against the labels: Pk {errors['topic']:.2f} (cuts at equal distances "
+                  f"{errors['even']:.2f}, no cuts {errors['none']:.2f}; 0 is perfect)")  # fmt: skip
 
 
 def draw_borders(exam: Exam, config: EvaluateConfig, run: Run) -> None:

@@ -6,7 +6,7 @@ only then inside a word.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from stage2_rag_finetune_deploy.chunking.sentences import Offsets, sentence_offsets
 from stage2_rag_finetune_deploy.chunking.sizes import CHARACTERS_PER_TOKEN, TokenCounter
@@ -94,19 +94,12 @@ def pack(text: str, pieces: Sequence[Offsets], cap: int, overlap: int, counter: 
             last += 1
         ratio = size(first, last) / max(1, sum(sizes[first:last]))
         chunks.append((spans[first][0], spans[last - 1][1]))
-        first, new = overlapping(size, first + 1, last, overlap), last
+        first, oldest, new, shared = last, first + 1, last, 0  # what is shared leaves something behind
+        while first > oldest and ratio * (shared + sizes[first - 1]) <= overlap:
+            first, shared = first - 1, shared + sizes[first - 1]
+        while first < last and size(first, last) > overlap:
+            first += 1
+        while first > oldest and size(first - 1, last) <= overlap:
+            first -= 1
     return chunks
 # end exercise
-
-
-def overlapping(size: Callable[[int, int], int], oldest: int, end: int, overlap: int) -> int:
-    """The first of the pieces before `end` that together are no larger than the overlap; `end` where none is.
-
-    Args:
-        size: of the pieces from one to another, counted together.
-        oldest: not before this one, so that a chunk leaves something behind.
-    """
-    first = end
-    while first > oldest and size(first - 1, end) <= overlap:
-        first -= 1
-    return first

@@ -7,6 +7,7 @@ from llama_index.core.node_parser import SemanticSplitterNodeParser
 
 from stage1_foundations.embeddings.encoders import Encoder, RandomEncoder, unit_length
 from stage1_foundations.first_rag.embedding import LabEmbedding
+from stage2_rag_finetune_deploy.chunking.segmentation import pk, topic_errors
 from stage2_rag_finetune_deploy.chunking.semantic import SemanticParser, breakpoints, distances
 from stage2_rag_finetune_deploy.chunking.sentences import sentence_offsets
 from stage2_rag_finetune_deploy.chunking.sizes import TokenCounter
@@ -86,3 +87,25 @@ def test_topics_of_a_meeting():
     assert topic_shifts(vectors, np.ones(30), 4, 0.5) == []
     assert cohesion(vectors, np.ones(30), 4) == pytest.approx(np.ones(29))
     assert topic_shifts(vectors[:1], np.ones(1), 4, 0.5) == []
+
+
+def test_pk_by_hand_and_as_nltk_has_it():
+    """Catches: a window of the wrong length, borders that are one turn off."""
+    from nltk.metrics.segmentation import pk as theirs
+
+    assert pk([5], [5], 10) == 0 and pk([5], [], 10) == 0.25  # window 2: 2 of 8 places lie across the border
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        turns = int(rng.integers(12, 80))
+        reference, found = (np.unique(rng.integers(1, turns, size=int(rng.integers(1, 6)))) for _ in range(2))
+        # NLTK marks the turn before a border
+        marks = ["".join("1" if n + 1 in borders else "0" for n in range(turns)) for borders in (reference, found)]
+        window = max(1, round(turns / (len(reference) + 1) / 2))
+        ours, other = pk(reference, found, turns), theirs(*marks, k=window)
+        assert ours * (turns - window) == pytest.approx(other * (turns - window + 1), abs=1.01)  # it has one place more
+
+
+def test_topic_errors_of_the_course_s_meetings():
+    """Catches: shifts counted in characters, labels of another meeting."""
+    errors = topic_errors(RandomEncoder(16), {"en-cold-room"})
+    assert set(errors) == {"topic", "even", "none"} and all(0 < error < 0.7 for error in errors.values())
