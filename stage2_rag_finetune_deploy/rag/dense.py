@@ -34,7 +34,9 @@ def window_vectors(passage: TokenVectors, window: int) -> np.ndarray:
     starts = range(0, max(1, len(vectors) - window + step), step) if window else [0]
     means = np.stack([vectors[start : start + window if window else None].mean(axis=0) for start in starts])
     return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-    # end exercise
+
+
+# end exercise
 
 
 class DenseRetriever:

@@ -50,7 +50,9 @@ def fuse_scores(lists: Sequence[dict[str, float]], weights: Sequence[float]) -> 
         for name in fused:
             fused[name] += weight * float(standard.get(name, lowest))
     return fused
-    # end exercise
+
+
+# end exercise
 
 
 class HybridRetriever:

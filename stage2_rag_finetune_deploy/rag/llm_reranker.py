@@ -38,7 +38,9 @@ def mean_log_likelihood(logits: Any, targets: Any, mask: Any) -> Any:
     """
     chosen = logits.float().log_softmax(dim=-1).gather(-1, targets[..., None])[..., 0]  # (B, T)
     return (chosen * mask).sum(dim=1) / mask.sum(dim=1)
-    # end exercise
+
+
+# end exercise
 
 
 class QueryLikelihood(PairReranker):

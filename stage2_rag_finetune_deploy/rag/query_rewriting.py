@@ -132,7 +132,9 @@ def expansion_terms(passages: list[list[str]], scores: np.ndarray, count: int) -
     best = sorted(weights, key=lambda word: (-weights[word], word))[:count]
     total = sum(weights[word] for word in best)
     return {word: weights[word] / total for word in best}
-    # end exercise
+
+
+# end exercise
 
 
 class Rm3Retriever:

@@ -41,7 +41,9 @@ def reciprocal_rank(ranking: Sequence[str], relevant: Mapping[str, int], k: int)
         if relevant.get(passage, 0) > 0:
             return 1 / rank
     return 0.0
-    # end exercise
+
+
+# end exercise
 
 
 def ndcg(ranking: Sequence[str], relevant: Mapping[str, int], k: int) -> float:
