@@ -56,11 +56,14 @@ def test_a_window_as_long_as_the_passage_is_its_mean(window):
 
 
 def test_max_sim_by_hand():
-    """Catches: the maximum over the query instead of the passage, weights that are not normalised, wrong borders."""
+    """Catches: the maximum over the query instead of the passage, weights that are not normalised, no nearness."""
     query = np.array([[1.0, 0.0], [0.0, 1.0]])
-    passages = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.8, 0.6]])
-    got = max_sim(query, passages, np.array([0, 2]), np.array([3.0, 1.0]))
-    np.testing.assert_allclose(got, [(3 * 1.0 + 0.8) / 4, (3 * 0.8 + 1.0) / 4])
+    passage = np.array([[1.0, 0.0], [-0.6, -0.8], [-0.6, -0.8], [0.0, 1.0]])  # both partners, three steps apart
+    weights = np.array([3.0, 1.0])
+    assert max_sim(query, passage, weights, 9) == pytest.approx(1.0)
+    # within one token the best is the first: 3 * 1 + 1 * 0
+    assert max_sim(query, passage, weights, 1) == pytest.approx((1.0 + 3 / 4) / 2)
+    assert max_sim(query, passage[:2], weights, 1) == pytest.approx((3 / 4 + 3 / 4) / 2)
 
 
 def test_rarity_of_what_every_passage_has_is_nothing():
