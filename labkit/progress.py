@@ -8,6 +8,7 @@ The bar goes to stderr, so stdout can be piped. Without a terminal (CI, a file) 
 30 seconds instead.
 """
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any
@@ -27,6 +28,8 @@ from rich.progress import (
 
 from labkit.timing import human_seconds, human_size
 
+# imported by the way with peft, it says each time that a kernel for four bits is missing on this processor
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 console = Console(highlight=False, soft_wrap=False)
 error_console = Console(stderr=True, highlight=False)
 PLAIN_EVERY = 30.0  # seconds
