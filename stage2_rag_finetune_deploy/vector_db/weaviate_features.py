@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import weaviate
 from weaviate.classes.config import Configure, DataType, Property, ReferenceProperty
+from weaviate.classes.data import DataObject
 from weaviate.classes.query import Filter, HybridFusion, QueryReference
 from weaviate.classes.tenants import Tenant
 from weaviate.exceptions import WeaviateBaseError
@@ -17,8 +18,10 @@ NAME, OTHER = "FeaturePassage", "FeatureBook"
 def own_vectors(client: weaviate.WeaviateClient, vectors: np.ndarray) -> str:
     """Vectorizer none: the collection takes the vectors it is given."""
     passages = make_passages(client)
-    for number, text in enumerate(("a badger by the river", "the river bank", "an otter")):
-        passages.data.insert({"text": text, "page": number}, vector=vectors[number].tolist())
+    texts = ("a badger by the river", "the river bank", "an otter")
+    passages.data.insert_many(
+        [DataObject({"text": text, "page": n}, vector=vectors[n].tolist()) for n, text in enumerate(texts)]
+    )
     found = passages.query.near_vector(vectors[1].tolist(), limit=1)
     return f"the nearest to its own vector: {found.objects[0].properties['text']!r}"
 
@@ -98,5 +101,5 @@ def try_all(client: weaviate.WeaviateClient, vectors: np.ndarray) -> dict[str, s
             found[name] = trial(client, vectors)
         except WeaviateBaseError as error:
             found[name] = f"not here: {reason(error)}"
-    client.collections.delete(NAME)
+    client.collections.delete([NAME, OTHER])
     return found

@@ -164,10 +164,10 @@ class WeaviateStore(VectorStore):
     def __init__(
         self, location: str = "", api_key: str = "", grpc_port: int = GRPC_PORT, patience: float = 20.0
     ) -> None:
-        self._location, self.patience = location, patience
+        self.location, self.grpc_port, self.patience = location, grpc_port, patience
         self.is_embedded = "://" not in location
         try:
-            self.client = self._embedded() if self.is_embedded else self._remote(api_key, grpc_port)
+            self.client = self._embedded() if self.is_embedded else self._connect(api_key)
         except Exception as error:  # the embedded start alone raises a dozen kinds, of three libraries
             if self.is_embedded:
                 message = f"no Weaviate: WEAVIATE_URL is not set, the embedded server did not start: {reason(error)}"
@@ -181,21 +181,22 @@ class WeaviateStore(VectorStore):
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
                 ports.append(probe.getsockname()[1])
-        folder = {"persistence_data_path": str(Path(self._location).absolute())} if self._location else {}
+        folder = {"persistence_data_path": str(Path(self.location).absolute())} if self.location else {}
         return weaviate.connect_to_embedded(port=ports[0], grpc_port=ports[1], **folder)
 
-    def _remote(self, api_key: str, grpc_port: int) -> weaviate.WeaviateClient:
-        url = urlsplit(self._location)
+    def _connect(self, api_key: str) -> weaviate.WeaviateClient:
+        url = urlsplit(self.location)
         secure = url.scheme == "https"
+        grpc_port = 443 if secure and not url.port else self.grpc_port
         return weaviate.connect_to_custom(
             http_host=url.hostname or "", http_port=url.port or (443 if secure else 8080), http_secure=secure,
-            grpc_host=url.hostname or "", grpc_port=443 if secure and not url.port else grpc_port, grpc_secure=secure,
+            grpc_host=url.hostname or "", grpc_port=grpc_port, grpc_secure=secure,
             auth_credentials=api_key or None, additional_config=AdditionalConfig(timeout=Timeout(init=5)),
         )  # fmt: skip
 
     @property
     def where(self) -> str:
-        return "embedded Weaviate" if self.is_embedded else f"Weaviate at {self._location}"
+        return "embedded Weaviate" if self.is_embedded else f"Weaviate at {self.location}"
 
     def call(self, action: str, call: Callable[[], T]) -> T:
         """A request, asked again while the server is away."""

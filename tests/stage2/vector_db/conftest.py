@@ -14,6 +14,8 @@ import pytest
 from labkit.errors import LabError
 from stage2_rag_finetune_deploy.vector_db import Collection, CollectionSpec, Record, VectorStore, open_store
 from stage2_rag_finetune_deploy.vector_db.milvus_server import MilvusServer
+from stage2_rag_finetune_deploy.vector_db.weaviate_store import WeaviateStore
+from tests.stage2.vector_db.weaviate_stand_in import WeaviateStandIn
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 DIMENSIONS, ROWS = 16, 240
@@ -21,6 +23,7 @@ FIELDS = {"language": str, "year": int, "price": float, "draft": bool}
 STORES = [
     "faiss",
     "milvus-lite",
+    "weaviate-stand-in",
     pytest.param("milvus", marks=pytest.mark.assets),
     pytest.param("weaviate", marks=pytest.mark.assets),
 ]
@@ -41,11 +44,22 @@ def milvus(tmp_path_factory) -> Iterator[MilvusServer]:
 @pytest.fixture(scope="module", params=STORES)
 def store(request, tmp_path_factory) -> Iterator[VectorStore]:
     """Each store in turn, empty."""
+    if request.param == "weaviate-stand-in":
+        with WeaviateStandIn() as server, WeaviateStore(server.url, grpc_port=server.grpc_port) as opened:
+            yield opened
+        return
     location = place_of(request, tmp_path_factory.getbasetemp() / f"store-{request.param}-{os.getpid()}")
     with open_store(request.param, location) as opened:
         for name in ("docs", "scratch", "shelf"):
             opened.drop(name)
         yield opened
+
+
+def second_client(store: VectorStore) -> VectorStore:
+    """Another connection to the same server."""
+    if isinstance(store, WeaviateStore):
+        return WeaviateStore(store.location, grpc_port=store.grpc_port)
+    return open_store(store.name, store.where)
 
 
 def place_of(request, folder: Path) -> str:

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from labkit.errors import LabError
-from stage2_rag_finetune_deploy.vector_db import And, CollectionSpec, Eq, In, Not, Or, Range, Record, open_store
+from stage2_rag_finetune_deploy.vector_db import And, CollectionSpec, Eq, In, Not, Or, Range, Record
 from stage2_rag_finetune_deploy.vector_db.exact import exact_neighbours, recall_at_k, unit_rows
 from stage2_rag_finetune_deploy.vector_db.filters import evaluate
 from stage2_rag_finetune_deploy.vector_db.fusion import rrf_fuse
-from tests.stage2.vector_db.conftest import DIMENSIONS, ROWS
+from tests.stage2.vector_db.conftest import DIMENSIONS, ROWS, second_client
 from tests.stage2.vector_db.strategies import filters
 
 
@@ -276,7 +276,7 @@ def test_everything_is_there_after_persist_and_a_new_start(store, scratch, note)
         store.__init__(store.where)  # opens the folder again, in the object that the other tests hold
         again = store.open("scratch")
     else:
-        again = open_store(store.name, store.where.removeprefix("Weaviate at ")).open("scratch")
+        again = second_client(store).open("scratch")
     assert again.count(Eq("owner", "keep")) == 29 and again.get(["keep-0"]) == []
     assert again.get(["keep-2"])[0].text == "changed"
     assert ids(again.search_text("trout7", 1)) == ["keep-7"]
