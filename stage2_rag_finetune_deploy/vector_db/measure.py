@@ -97,7 +97,7 @@ def ask_all(collection: Collection, problem: Problem, k: int, figures: Measured)
         "hybrid": lambda vector, word: collection.hybrid_search(vector, word, k),
     }
     for kind, question in kinds.items():
-        for pair in pairs[:WARM_UP]:
+        for pair in pairs[: min(WARM_UP, len(pairs) // 4)]:
             question(*pair)
         answers, times = [], []
         for pair in pairs:

@@ -4,7 +4,6 @@ pymilvus starts that server for a path that ends in .db and never stops it, so t
 process ends. Here the last client that closes also stops the server.
 """
 
-import fcntl
 import os
 import threading
 from collections import Counter
@@ -51,6 +50,10 @@ def close_lite(path: str, client: MilvusClient) -> None:
 
 def is_locked(folder: Path) -> bool:
     """Whether a process holds Milvus Lite's lock on the folder."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: what else could keep the folder from opening?
+        return True
     try:
         with open(folder / "LOCK") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -169,10 +170,11 @@ class MilvusServer:
             "ETCD_CONFIG_PATH": str(self.folder / "configs" / "etcd.yaml"),
             "LD_LIBRARY_PATH": str(program / "bin"),
         }
+        in_main = threading.current_thread() is threading.main_thread()  # the kernel watches the starting thread
         with open(self.folder / "logs" / "server.log", "ab") as log:
             return subprocess.Popen(
                 [program / "bin" / "milvus", "run", "standalone"], cwd=self.folder, env=environment, stdout=log,
-                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent,
+                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent if in_main else None,
             )  # fmt: skip
 
     def _wait(self) -> None:
