@@ -68,12 +68,13 @@ class EmbeddingCache:
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
         order = sorted(missing, key=lambda key: -len(missing[key]))
         chunks = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
-        with progress(total=len(order), description=f"encode with {self.model}") as bar:
-            for chunk in chunks:
-                vectors = self._checked(model([missing[key] for key in chunk]), len(chunk))
-                self._write(chunk, vectors)
-                found.update(zip(chunk, vectors, strict=True))
-                bar.advance(len(chunk))
+        if chunks:  # without: no line for a bar that was full from the start
+            with progress(total=len(order), description=f"encode with {self.model}") as bar:
+                for chunk in chunks:
+                    vectors = self._checked(model([missing[key] for key in chunk]), len(chunk))
+                    self._write(chunk, vectors)
+                    found.update(zip(chunk, vectors, strict=True))
+                    bar.advance(len(chunk))
         return np.stack([found[key] for key in keys]) if keys else np.zeros((0, self.dimensions), np.float32)
 
     def count(self, texts: Sequence[str], prompt: str = "") -> int:
