@@ -44,7 +44,7 @@ class TaskConfig:
 
 PRESETS = {
     "smoke": TaskConfig(encoder="random", queries=50, passages=300),
-    "cpu": TaskConfig(queries=200, passages=600),
+    "cpu": TaskConfig(queries=200, passages=400),
     "study": TaskConfig(queries=3000),
 }
 PRESETS["gpu"] = PRESETS["study"]
