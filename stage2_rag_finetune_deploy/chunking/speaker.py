@@ -35,7 +35,8 @@ class TurnParser(SpanParser):
         """A part of the script as a chunk; one that begins inside a turn repeats the speaker's name."""
         said = script.text[start:end]
         start += len(said) - len(said.lstrip())  # a part that begins with a line end belongs to the next turn
-        spoken, raw, said = script.spoken(start, end), script.raw(start, end), said.strip()
+        said = said.strip()
+        spoken, raw = script.spoken(start, start + len(said)), script.raw(start, end)
         if spoken[0].speaker and not script.begins_turn(start):
             said = f"{spoken[0].speaker}: {said}"
         names = dict.fromkeys(turn.speaker for turn in spoken if turn.speaker)

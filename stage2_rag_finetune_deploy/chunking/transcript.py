@@ -8,7 +8,7 @@ A line that opens no turn goes on with the one before. Subtitle files (WebVTT, S
 
 import bisect
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 NAME = r"(?:[A-Z\u00c0-\u024f][\w.'’-]*(?:[ ][\w.'’()-]+){0,3}|[\u3400-\u9fff·]{1,10})"
 TIMED = re.compile(
@@ -86,6 +86,16 @@ def show_time(seconds: int) -> str:
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a turn stands in a `Script`: from its name on, its words from `said` to `end`; `joined` to another."""
+
+    start: int
+    said: int
+    end: int
+    joined: bool
+
+
 class Script:
     """A transcript without its times: "Name: words" a turn, turns of one speaker in a row joined.
 
@@ -98,24 +108,25 @@ class Script:
 
     def __init__(self, document: str) -> None:
         self.turns: list[tuple[int, int]] = []
-        self._turns: list[Turn] = find_turns(document)
-        self._offsets: list[int] = []  # where each turn's words begin in `text`
-        self._lengths: list[int] = []
+        self._turns: list[Turn] = []
+        self._places: list[Place] = []  # of each turn of the document, in their order
         parts: list[str] = []
         length = 0
-        for number, turn in enumerate(self._turns):
+        for turn in find_turns(document):
             words = document[turn.said : turn.end].rstrip()
-            goes_on = number > 0 and turn.speaker and turn.speaker == self._turns[number - 1].speaker
-            head = " " if goes_on else f"{turn.speaker}: " if turn.speaker else ""
-            if goes_on:
+            if not words and self._turns:  # who says nothing has no turn: it belongs to the one before
+                self._turns[-1] = replace(self._turns[-1], end=turn.end)
+                continue
+            joined = bool(self._turns) and turn.speaker != "" and turn.speaker == self._turns[-1].speaker
+            self._turns.append(turn)
+            if joined:
                 parts[-1], length = parts[-1].removesuffix("\n"), length - 1
-                self.turns[-1] = (self.turns[-1][0], length + len(head) + len(words) + 1)
-            else:
-                self.turns.append((length, length + len(head) + len(words) + 1))
-            self._offsets.append(length + len(head))
-            self._lengths.append(len(words))
+            head = " " if joined else f"{turn.speaker}: " if turn.speaker else ""
+            self._places.append(Place(length, length + len(head), length + len(head) + len(words), joined))
             parts.append(f"{head}{words}\n")
+            start = self.turns.pop()[0] if joined else length
             length += len(parts[-1])
+            self.turns.append((start, length))
         self.text = "".join(parts)
         self.speakers = {turn.speaker for turn in self._turns}
 
@@ -131,12 +142,16 @@ class Script:
     def raw(self, start: int, end: int) -> tuple[int, int]:
         """A part of `text` as offsets in the document; a part that begins a turn takes its time and name along."""
         first, last = self._number(start), self._number(max(start, end - 1))
-        inside = start - self._offsets[first]
-        begin = self._turns[first].start if inside <= 0 else self._turns[first].said + inside
-        return begin, self._turns[last].said + max(0, min(self._lengths[last], end - self._offsets[last]))
+        place, turn = self._places[first], self._turns[first]
+        begins = start <= (place.said if place.joined else place.start)
+        begin = turn.start if begins else turn.said + max(0, start - place.said)
+        place, turn = self._places[last], self._turns[last]
+        if end >= place.end:
+            return begin, turn.end
+        if end <= place.said:
+            return begin, turn.start if place.joined else turn.said
+        return begin, turn.said + end - place.said
 
     def _number(self, offset: int) -> int:
-        """The document's turn at a place of `text`; a name belongs to the turn behind it."""
-        number = max(0, bisect.bisect_right(self._offsets, offset) - 1)
-        ends = self._offsets[number] + self._lengths[number]
-        return min(number + (offset > ends), len(self._turns) - 1)
+        """The document's turn at a place of `text`."""
+        return max(0, bisect.bisect_right(self._places, offset, key=lambda place: place.start) - 1)

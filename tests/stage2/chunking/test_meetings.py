@@ -75,7 +75,7 @@ def test_script_joins_turns_and_leads_back():
     script = Script(PLAIN)
     assert script.text.splitlines()[:2] == ["Minutes of Monday", "Ada Byron: So, the kettle: is it late? Well?"]
     start, end = script.turns[1]
-    assert PLAIN[slice(*script.raw(start, end))].endswith("Well?")
+    assert PLAIN[slice(*script.raw(start, end))].endswith("Well?\n")
     assert PLAIN[slice(*script.raw(start, end))].startswith("[00:00:04]")
     place = script.text.index("kettle")
     assert PLAIN[slice(*script.raw(place, place + 6))] == "kettle"
