@@ -18,6 +18,7 @@ table { border-collapse: collapse; width: 100%; margin: .5rem 0 1.5rem; }
 th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; font-size: .85em; opacity: .75; }
 td.number { text-align: right; white-space: nowrap; }
+td.short { white-space: nowrap; }
 .status { display: inline-block; padding: 0 .55em; border-radius: 1em; color: #fff; white-space: nowrap; }
 .why { font-size: .85em; opacity: .75; }
 .zh { opacity: .75; }
@@ -87,8 +88,8 @@ def check_row(check: Report) -> str:
     remarks = "<br>".join(escape(text) for text in (check["message"], check["why"]) if text)
     return (
         f"<tr><td>{escape(check['title']['en'])}<br><span class='why'>{remarks}</span></td>"
-        f"<td>{status_mark(check['status'], check['status'])}</td><td>{escape(check['figure'])}</td>"
-        f"<td>{escape(check['wanted'])}</td><td class='number'>{points(check)}</td></tr>"
+        f"<td>{status_mark(check['status'], check['status'])}</td><td class='short'>{escape(check['figure'])}</td>"
+        f"<td class='short'>{escape(check['wanted'])}</td><td class='number'>{points(check)}</td></tr>"
     )
 
 

@@ -29,9 +29,9 @@ class AblateConfig:
 
     data: str = option("tiny-shakespeare", "catalog name or a UTF-8 text file")
     groups: str = option("position,norm,feed-forward,optimiser", "which parts to exchange, with commas; or all")
-    steps: int = option(60, "optimiser steps of each variant")
+    steps: int = option(50, "optimiser steps of each variant")
     seeds: int = option(1, "runs of each variant")
-    evaluations: int = option(4, "validations a run")
+    evaluations: int = option(3, "validations a run")
     validation: int = option(16_000, "validation tokens judged; 0 for the whole part")
     threads: int = option(0, "CPU threads; 0 leaves torch's choice")
 

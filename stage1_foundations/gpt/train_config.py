@@ -63,14 +63,14 @@ class TrainConfig:
         )  # fmt: skip
 
 
-CPU = TrainConfig(context=128, steps=550, minutes=10.0, eval_every=110, sample_every=220)
+CPU = TrainConfig(context=128, steps=450, minutes=10.0, eval_every=150)
 SMOKE = TrainConfig(
     layers=2, heads=2, width=32, context=32, batch=8, steps=20, eval_every=10, sample_every=0, minutes=None
 )
 PRESETS = {
     "smoke": SMOKE,
     "cpu": CPU,
-    "study": replace(CPU, context=256, steps=900, weight_decay=0.2, eval_every=150, sample_every=300, compile=True),
+    "study": replace(CPU, context=256, steps=900, weight_decay=0.2, compile=True),
     "gpu": TrainConfig(heads=6, width=384, batch=64, steps=5000, dropout=0.2, eval_every=250, compile=True),
 }
 
