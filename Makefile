@@ -1,7 +1,7 @@
 # `make` alone prints what there is. GNU make 3.81 (macOS) and a POSIX shell are enough.
 
 PRESET ?= cpu
-MONTHS ?= 1
+MONTHS ?= 1,2
 STAGE ?= 1
 PYTHON ?= python3
 VENV ?= .venv
@@ -30,6 +30,7 @@ UNFINISHED := $(VENV).unfinished
 
 ASSETS_1 := tiny-shakespeare shakespeare smollm2-135m-instruct all-minilm-l6-v2 multilingual-e5-small glove-tatoeba \
     squad-shifts construction-faq idioms question-types call-intents human-similarity
+ASSETS_2 := squad-shifts all-minilm-l6-v2 multilingual-e5-small glove-tatoeba smollm2-135m-instruct
 
 .PHONY: help setup stage1 stage2 stage3 all milestones test lint bench lock clean python-is-right
 .NOTPARALLEL:
@@ -60,13 +61,20 @@ stage1: setup ## mini-GPT, embeddings, vector indexes, a first RAG; is month 1 p
 	@$(PY) -m labkit.summary stage1
 	@$(PY) -m milestones --months 1
 
-stage2: ## chunking, vector databases, RAG, fine-tuning, serving (not built yet)
-	@echo "error: stage 2 is not built yet" >&2; echo "  try: make stage1" >&2; exit 2
+stage2: ## chunking, vector databases, the complete RAG; is month 2 passed?
+	@$(MAKE) --no-print-directory setup STAGE=2
+	@$(PY) -m data fetch $(ASSETS_2)
+	@$(PY) -m stage2_rag_finetune_deploy.chunking evaluate --preset $(PRESET)
+	@$(PY) -m stage2_rag_finetune_deploy.vector_db compare --preset $(PRESET)
+	@$(PY) -m stage2_rag_finetune_deploy.rag ingest --preset $(PRESET)
+	@$(PY) -m stage2_rag_finetune_deploy.rag compare --preset $(PRESET)
+	@$(PY) -m labkit.summary stage2
+	@$(PY) -m milestones --months 2
 
 stage3: ## agents, registry, experiments, monitoring, pipeline (not built yet)
-	@echo "error: stage 3 is not built yet" >&2; echo "  try: make stage1" >&2; exit 2
+	@echo "error: stage 3 is not built yet" >&2; echo "  try: make stage2" >&2; exit 2
 
-all: stage1 ## every stage that is built (now: stage 1)
+all: stage1 stage2 ## every stage that is built (now: stage 1 and the first half of stage 2)
 
 milestones: setup ## grade the months in MONTHS again, from what is under runs/
 	@$(PY) -m milestones --months $(MONTHS)

@@ -58,12 +58,11 @@ def test_help_lists_every_target():
     assert listed >= set(promised)
 
 
-@pytest.mark.parametrize("stage", ["stage2", "stage3"])
-def test_a_stage_that_is_not_built_says_so(stage):
+def test_a_stage_that_is_not_built_says_so():
     """Catches: a planned stage that silently succeeds."""
-    answer = make(stage)
+    answer = make("stage3")
     assert answer.returncode == 2
-    assert answer.stderr.splitlines()[:2] == [f"error: stage {stage[-1]} is not built yet", "  try: make stage1"]
+    assert answer.stderr.splitlines()[:2] == ["error: stage 3 is not built yet", "  try: make stage2"]
 
 
 FAKE_PYTHON = """#!/bin/sh
