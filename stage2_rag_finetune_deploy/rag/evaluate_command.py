@@ -250,20 +250,20 @@ def span(band: tuple[float, float]) -> str:
 
 def show_judges(verdicts: Figures) -> None:
     """A row a judge: is it worth its verdicts?"""
-    table = new_table("Judges against people", ["judge", "unreadable", *(f"κ {name}" for name in CRITERIA),
-                                                  "flips", "first", "right", "padding"])  # fmt: skip
+    titles = ["κ accuracy", "κ complete", "κ fluency", "flips", "first", "right", "padding"]
+    table = new_table("Judges against people", ["judge", "unread", *titles])
     for name, row in verdicts.items():
         if "agreement" not in row:
-            table.add_row(name, f"{row['unreadable']:.0%}", *[""] * 7)
+            table.add_row(name, f"{row['unreadable']:.0%}", *[""] * len(titles))
             continue
         position = row["position"]
         shares = [f"{position[key]:.0%}" for key in ("flips", "first", "right")]
         kappas = [f"{row['agreement'][criterion]['kappa']:.2f}" for criterion in CRITERIA]
         table.add_row(name, f"{row['unreadable']:.0%}", *kappas, *shares, f"{row['verbosity']:+.2f}")
     console.print(table)
-    console.print("κ: agreement beyond chance; flips: the winner changes with the order; first: verdicts for the one "
-                  "shown first; right: for the one people prefer; padding: points that empty phrases win",
-                  style="dim")  # fmt: skip
+    console.print("unread: replies that cannot be parsed; κ: agreement beyond chance; flips: the winner changes with "
+                  "the order; first: verdicts for the one shown first; right: for the one people prefer; padding: points "
+                  "that empty phrases win", style="dim")  # fmt: skip
 
 
 def show_injections(injections: Figures) -> None:
