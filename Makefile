@@ -68,6 +68,7 @@ stage2: ## chunking, vector databases, the complete RAG; is month 2 passed?
 	@$(PY) -m stage2_rag_finetune_deploy.vector_db compare --preset $(PRESET)
 	@$(PY) -m stage2_rag_finetune_deploy.rag ingest --preset $(PRESET)
 	@$(PY) -m stage2_rag_finetune_deploy.rag compare --preset $(PRESET)
+	@$(PY) -m stage2_rag_finetune_deploy.rag evaluate --preset $(PRESET)
 	@$(PY) -m labkit.summary stage2
 	@$(PY) -m milestones --months 2
 
