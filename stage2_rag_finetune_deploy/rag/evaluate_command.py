@@ -262,8 +262,8 @@ def show_judges(verdicts: Figures) -> None:
         table.add_row(name, f"{row['unreadable']:.0%}", *kappas, *shares, f"{row['verbosity']:+.2f}")
     console.print(table)
     console.print("unread: replies that cannot be parsed; κ: agreement beyond chance; flips: the winner changes with "
-                  "the order; first: verdicts for the one shown first; right: for the one people prefer; padding: points "
-                  "that empty phrases win", style="dim")  # fmt: skip
+                  "the order; first: verdicts for the one shown first; right: for the one people prefer; padding: "
+                  "points that empty phrases win", style="dim")  # fmt: skip
 
 
 def show_injections(injections: Figures) -> None:
