@@ -1,6 +1,7 @@
 """Each test names the bug that it catches."""
 
 from collections import Counter
+from importlib.util import find_spec
 
 import pytest
 
@@ -11,7 +12,9 @@ from labkit.errors import LabError
 
 @pytest.fixture(scope="module")
 def loaded():
-    """Everything, as the locked environment has it."""
+    """Everything, as the locked environment has it; stage 1's has not all of the packages."""
+    if find_spec("milvus_lite") is None:
+        pytest.skip("needs the environment of stage 2: make setup STAGE=2")
     return load_technical()
 
 
