@@ -44,7 +44,7 @@ def test_documents(loaded):
         assert document.text.lstrip().startswith("<!doctype html>") == (document.kind == "html")
 
 
-def test_another_version_loses_only_its_own_questions(monkeypatch):
+def test_another_version_loses_only_its_own_questions(loaded, monkeypatch):
     """Catches: one changed document that makes the whole set unusable, or questions kept without their evidence."""
     read = read_document
 
