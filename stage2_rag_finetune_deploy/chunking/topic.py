@@ -29,8 +29,8 @@ class TopicParser(EmbeddingParser, TurnParser):
         depth: a valley is a change of topic when it is deeper than the mean depth plus so many standard deviations.
     """
 
-    block: int = Field(default=6, ge=1)
-    depth: float = Field(default=0.5)
+    block: int = Field(default=12, ge=1)
+    depth: float = Field(default=1.0)
 
     def spans(self, document: BaseNode) -> list[Span]:
         """See `SpanParser.spans`."""
