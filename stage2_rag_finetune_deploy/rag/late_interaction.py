@@ -44,7 +44,7 @@ def max_sim(query: np.ndarray, passage: np.ndarray, weights: np.ndarray, near: i
     anywhere = weights @ similarities.max(axis=1)
     together = (weights @ maximum_filter1d(similarities, near, axis=1)).max()  # (T,) stretches, the best of them
     return float((anywhere + together) / (2 * weights.sum()))
-    # end exercise
+# end exercise
 
 
 def token_rarity(passages: Sequence[TokenVectors], vocabulary: int) -> np.ndarray:

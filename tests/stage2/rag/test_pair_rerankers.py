@@ -16,6 +16,7 @@ from stage2_rag_finetune_deploy.rag.llm_reranker import QueryLikelihood, mean_lo
 from stage2_rag_finetune_deploy.rag.reranker_training import CERTAIN, TrainingList, distilled, hard_lists, softmax
 from stage2_rag_finetune_deploy.rag.retriever import Hit
 from stage2_rag_finetune_deploy.rag.synthetic_questions import (
+    SHIPPED,
     Pair,
     detokenise,
     excerpt,
@@ -26,6 +27,7 @@ from stage2_rag_finetune_deploy.rag.synthetic_questions import (
 )
 from stage2_rag_finetune_deploy.rag.train_reranker_command import PRESETS, TrainConfig, split
 
+WRITTEN = pytest.mark.skipif(not SHIPPED.exists(), reason="no questions written yet: rag make-questions")
 PASSAGES = {
     "10": "Honey bees tell each other where food is by dancing. Karl von Frisch decoded the dance.",
     "20": "Because tin was cheap and did not rust, it was used to line cans of food.",
@@ -111,6 +113,7 @@ def test_broken_question_files_are_refused(text, tmp_path):
         read_pairs(path)
 
 
+@WRITTEN
 def test_the_shipped_questions_are_about_known_passages():
     """Catches: a file of questions made from another text, or with a line that the filter refuses."""
     pairs = read_pairs()
@@ -167,6 +170,7 @@ def test_no_trained_model_is_one_line(monkeypatch, tmp_path):
 
 
 @pytest.mark.assets
+@WRITTEN
 def test_training_leaves_a_model_that_reranks():
     """Catches: a trainer that changes nothing, a folder that cannot be loaded, a weight that is not kept."""
     train_reranker_command.run_train_reranker(PRESETS["smoke"], "smoke")
