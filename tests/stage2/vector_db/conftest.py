@@ -156,8 +156,8 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen]]:
 
     def start(*words: object, **environment: str) -> subprocess.Popen:
         process = subprocess.Popen(
-            [sys.executable, *map(str, words)], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            [sys.executable, *map(str, words)], cwd=REPOSITORY, text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         )  # fmt: skip
         started.append(process)
         return process

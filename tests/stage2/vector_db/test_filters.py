@@ -13,6 +13,8 @@ from stage2_rag_finetune_deploy.vector_db.translate import to_milvus, to_sql, to
 from tests.stage2.vector_db.conftest import FIELDS
 from tests.stage2.vector_db.strategies import fields, filters
 
+patient = settings(deadline=None)  # a busy machine is no failure
+
 
 def test_evaluate_by_hand():
     """Catches: a bound on the wrong side of its number, `or` for `and`."""
@@ -25,6 +27,7 @@ def test_evaluate_by_hand():
     assert evaluate(And(), row) and not evaluate(Or(), row) and not evaluate(In("year", []), row)
 
 
+@patient
 @given(where=filters, row=fields)
 def test_simplify_keeps_the_meaning(where, row):
     """Catches: an `or` that a false part makes false, a `not` that is lost."""
@@ -32,6 +35,7 @@ def test_simplify_keeps_the_meaning(where, row):
     assert (simple if isinstance(simple, bool) else evaluate(simple, row)) == evaluate(where, row)
 
 
+@patient
 @given(where=filters)
 def test_simplify_leaves_nothing_constant(where):
     """Catches: an empty `in`, `and` or `or`, or a range without bounds, that reaches a store."""
@@ -56,6 +60,7 @@ def test_push_not_by_hand():
     assert push_not(where) == Or(Not(Eq("draft", True)), outside, In("language", ["en"]))
 
 
+@patient
 @given(where=filters, row=fields)
 def test_push_not_keeps_the_meaning(where, row):
     """Catches: De Morgan with one law only, a flipped bound that keeps its equality, a double not."""
@@ -73,7 +78,7 @@ def test_push_not_keeps_the_meaning(where, row):
     check(pushed)
 
 
-@settings(max_examples=200)
+@patient
 @given(where=filters, rows=st.lists(fields, max_size=6))
 def test_sql_means_the_same(where, rows):
     """Catches: parameters out of order, missing brackets, a value pasted into the text."""
@@ -113,6 +118,7 @@ def weaviate_says(where, row) -> bool:
     }[operator.replace("_", "")]  # fmt: skip
 
 
+@patient
 @given(where=filters, row=fields)
 def test_weaviate_filters_mean_the_same(where, row):
     """Catches: a `not` that Weaviate has no word for, a bound on the wrong side."""

@@ -76,7 +76,7 @@ def test_search_effort_counts_only_after_persist(tmp_path):
         docs.upsert([Record(str(i), vector) for i, vector in enumerate(vectors)])
         assert recall(10) == recall(500) == 1.0
         docs.persist()
-        assert recall(10) < 0.8 < recall(500)
+        assert recall(10) + 0.05 < recall(500)
 
 
 def test_bm25_scores_are_made_positive(tmp_path):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.errors import LabError
@@ -11,6 +11,8 @@ from stage2_rag_finetune_deploy.vector_db.fusion import rrf_fuse
 from stage2_rag_finetune_deploy.vector_db.lexical import LexicalIndex, cut_terms
 from stage2_rag_finetune_deploy.vector_db.patience import ask
 from stage2_rag_finetune_deploy.vector_db.store import CollectionSpec
+
+patient = settings(deadline=None)  # a busy machine is no failure
 
 names = st.lists(st.sampled_from("abcdefgh"), unique=True)
 
@@ -26,6 +28,7 @@ def test_rrf_by_hand():
     assert rrf_fuse([], []) == []
 
 
+@patient
 @given(first=names, second=names)
 def test_rrf_properties(first, second):
     """Catches: an id twice, an id lost, a better rank that scores worse."""

@@ -51,9 +51,9 @@ def test_a_server_that_goes_away():
     """Catches: an endless wait, a traceback of gRPC instead of one line."""
     with WeaviateStandIn() as server:
         store = WeaviateStore(server.url, grpc_port=server.grpc_port, patience=0)
-        docs = store.create(CollectionSpec("docs", 4))
+        store.create(CollectionSpec("docs", 4)).upsert([Record("a", np.ones(4))])
     with pytest.raises(LabError, match="lost Weaviate at http"):
-        docs.upsert([Record("a", np.ones(4))])
+        store.collections()
     store.close()
 
 

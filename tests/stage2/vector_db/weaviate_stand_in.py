@@ -79,7 +79,7 @@ class Rest(BaseHTTPRequestHandler):
     """Schemas and what the client asks when it connects."""
 
     server_state: WeaviateStandIn
-    protocol_version = "HTTP/1.1"
+    protocol_version = "HTTP/1.0"  # a connection for each request: none outlives the server
 
     def log_message(self, *words: object) -> None:
         """Silence."""
