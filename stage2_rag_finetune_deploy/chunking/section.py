@@ -90,6 +90,21 @@ def sections(text: str) -> list[Section]:
 # end exercise
 
 
+def with_bare_headings(text: str, found: list[Section]) -> list[Section]:
+    """The sections, each with the headings right above it that have no text of their own: alone they say nothing."""
+    kept: list[Section] = []
+    start = None  # of the bare headings that wait for a section below them
+    for section, below in zip(found, [*found[1:], None], strict=False):
+        first = section.start if start is None else start
+        bare = not text[section.start : section.end].strip().partition("\n")[2].strip(" \n=-")
+        if below and bare and section.path and below.path[: len(section.path)] == section.path:
+            start = first
+            continue
+        kept.append(Section(first, section.end, section.path))
+        start = None
+    return kept
+
+
 def block_offsets(text: str, start: int, end: int) -> list[Offsets]:
     """Paragraphs, lists, tables and code blocks of a part, each with the blank lines behind it."""
     cuts, blank = {start, end}, False
@@ -119,7 +134,7 @@ class SectionParser(SpanParser):
     def spans(self, document: BaseNode) -> list[Span]:
         """See `SpanParser.spans`."""
         text, spans = document.get_content(), []
-        for section in sections(text):
+        for section in with_bare_headings(text, sections(text)):
             path = shorten_path(section.path, self.cap // PATH_SHARE, self.counter)
             room = self.cap - (self.counter.size(path) + 1 if HEADER_PATH in self.embedded and path else 0)
             for start, end in self.packed(text, block_offsets(text, section.start, section.end), room):

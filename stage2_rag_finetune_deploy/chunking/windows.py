@@ -6,10 +6,11 @@ countless tutorials do, through the middle of a word: it is the table's lower en
 
 from llama_index.core.schema import BaseNode
 
-from stage2_rag_finetune_deploy.chunking.packing import fit, word_offsets
+from stage2_rag_finetune_deploy.chunking.packing import word_offsets
+from stage2_rag_finetune_deploy.chunking.sentences import Offsets
 from stage2_rag_finetune_deploy.chunking.spans import Span, SpanParser
 
-CHARACTERS = (4, 3, 2, 1)  # a token: English prose has four and a half, code and names fewer, Chinese one or two
+CHARACTERS = 3  # a token, on the safe side of the four and a half of English prose
 
 
 class FixedWindow(SpanParser):
@@ -22,13 +23,17 @@ class FixedWindow(SpanParser):
 
 
 class CharacterWindow(SpanParser):
-    """`text[i : i + n]`, nothing shared; n is 4, 3, 2 or 1 times the cap, the largest that keeps them under it."""
+    """`text[i : i + n]` with n = 3 characters for each token of the cap; halves where that is too much."""
 
     def spans(self, document: BaseNode) -> list[Span]:
-        """See `SpanParser.spans`. What is over the cap at any n (an emoji can be six tokens) is cut again."""
-        text = document.get_content()
-        for width in (self.cap * characters for characters in CHARACTERS):
-            windows = [(start, min(start + width, len(text))) for start in range(0, len(text), width)]
-            if max(self.counter.sizes([text[start:end] for start, end in windows]), default=0) <= self.cap:
-                break
-        return [Span(*span) for span, _ in fit(text, windows, self.cap, self.counter)]
+        """See `SpanParser.spans`."""
+        text, width = document.get_content(), CHARACTERS * self.cap
+        windows = [(start, min(start + width, len(text))) for start in range(0, len(text), width)]
+        return [Span(*part) for window in windows for part in self.halves(text, *window)]
+
+    def halves(self, text: str, start: int, end: int) -> list[Offsets]:
+        """A window in parts that are not over the cap: addresses and Chinese have fewer characters a token."""
+        if end - start == 1 or self.counter.size(text[start:end]) <= self.cap:
+            return [(start, end)]
+        middle = (start + end) // 2
+        return self.halves(text, start, middle) + self.halves(text, middle, end)
