@@ -12,6 +12,7 @@ SEMANTIC = Row("semantic", "semantic")
 PARENT = Row("parent and child", "parent-child", options={"overlap": 0})
 TOPIC = Row("topic", "topic")
 ONE_TURN = Row("speaker, one turn", "speaker", options={"join_below": 0, "overlap": 0})
+NO_TURNS = Row("speaker, cut anywhere", "speaker", options={"whole_turns": False})
 CHARACTERS = Row("characters", "characters", "wrong")
 TOO_LARGE = Row("sentences of 800", "sentence", "wrong", {"cap": 800, "overlap": 100})
 
@@ -25,7 +26,7 @@ BY_SPEAKER = Row("by speaker", "speaker", "wrong")
 ROWS: dict[str, list[Row]] = {
     "technical": [NO_PATH, OVERLAP, SENTENCES, FIXED, WINDOW, SEMANTIC, PARENT, BY_SPEAKER, CHARACTERS, TOO_LARGE],
     "article": [SENTENCES, FIXED, WINDOW, SEMANTIC, TOPIC, PARENT, CHARACTERS, TOO_LARGE],
-    "meeting": [TOPIC, ONE_TURN, OVERLAP, SENTENCES, FIXED, WINDOW, SEMANTIC, PARENT, CHARACTERS, TOO_LARGE],
+    "meeting": [NO_TURNS, TOPIC, ONE_TURN, OVERLAP, SENTENCES, FIXED, WINDOW, SEMANTIC, PARENT, CHARACTERS, TOO_LARGE],
 }
 MAIN: dict[str, list[Row]] = {
     "technical": [OVERLAP, FIXED, BY_SPEAKER, CHARACTERS, TOO_LARGE],

@@ -12,7 +12,7 @@ from llama_index.core.bridge.pydantic import Field
 from llama_index.core.schema import BaseNode
 
 from stage2_rag_finetune_deploy.chunking.packing import fit
-from stage2_rag_finetune_deploy.chunking.sentences import Offsets
+from stage2_rag_finetune_deploy.chunking.sentences import Offsets, sentence_offsets
 from stage2_rag_finetune_deploy.chunking.spans import Span, SpanParser
 from stage2_rag_finetune_deploy.chunking.transcript import Script, show_time
 
@@ -23,12 +23,12 @@ Group = tuple[int, int]  # the first turn, and the one behind the last
 class TurnParser(SpanParser):
     """What speaker and topic chunkers share: pieces that are turns, and chunks with speakers and times."""
 
-    def turn_pieces(self, script: Script) -> tuple[list[Offsets], list[int], int]:
-        """Turns as pieces that fit, their sizes, and the cap for them: what a repeated name leaves of it."""
+    def turn_pieces(self, script: Script, pieces: list[Offsets]) -> tuple[list[Offsets], list[int], int]:
+        """Turns (or what takes their place) cut until they fit, their sizes, and the cap less a repeated name."""
         names = [f"{name}:" for name in script.speakers]
         room = self.cap - max(self.counter.sizes(names), default=0) - 1
         room = max(room, self.cap // 2)
-        fitted = fit(script.text, script.turns, room, self.counter)
+        fitted = fit(script.text, pieces, room, self.counter)
         return [piece for piece, _ in fitted], [size for _, size in fitted], room
 
     def span(self, script: Script, start: int, end: int) -> Span:
@@ -53,15 +53,18 @@ class SpeakerParser(TurnParser):
     Args:
         join_below: a chunk takes the next turn as long as it is smaller than this; 0: one turn a chunk; None: always,
             up to the cap.
+        whole_turns: False cuts between any two sentences: the control that shows what the turns themselves are worth.
         overlap: up to so many tokens of whole turns stand again at the start of the next chunk.
     """
 
     join_below: int | None = Field(default=None, ge=0)
+    whole_turns: bool = Field(default=True)
 
     def spans(self, document: BaseNode) -> list[Span]:
         """See `SpanParser.spans`."""
         script = Script(document.get_content())
-        pieces, sizes, room = self.turn_pieces(script)
+        between = script.turns if self.whole_turns else sentence_offsets(script.text)
+        pieces, sizes, room = self.turn_pieces(script, between)
 
         def fits(first: int, last: int) -> bool:
             return self.counter.size(script.text[pieces[first][0] : pieces[last - 1][1]]) <= room

@@ -37,7 +37,7 @@ class TopicParser(EmbeddingParser, TurnParser):
         text = document.get_content()
         if is_transcript(text):
             script = Script(text)
-            pieces, sizes, room = self.turn_pieces(script)
+            pieces, sizes, room = self.turn_pieces(script, script.turns)
             text = script.text
         else:
             fitted = fit(text, sentence_offsets(text), self.cap, self.counter)

@@ -104,6 +104,17 @@ def test_who_and_when_are_known_and_not_embedded(chunker):
     assert "01:02:03" not in nodes[3].get_content(MetadataMode.EMBED)
 
 
+def test_the_control_cuts_inside_turns(chunker):
+    """Catches: a control that is the thing itself, or that loses words or names."""
+    speech = "One. Two words. Three more words here."
+    text = "".join(f"[00:00:0{n}] {'Ada' if n % 2 else 'Bo'}: {speech}\n" for n in range(9))
+    nodes = chunker("speaker", 24, whole_turns=False).get_nodes_from_documents([Document(text=text)])
+    assert any(not text[node.start_char_idx :].startswith("[") for node in nodes)
+    assert all(node.text.startswith(("Ada: ", "Bo: ")) for node in nodes)
+    words = " ".join(node.text for node in nodes).replace("Ada:", "").replace("Bo:", "").split()
+    assert words == speech.split() * 9
+
+
 def test_a_long_speech_repeats_the_name(chunker):
     """Catches: the second half of a speech by nobody."""
     text = "[00:00:01] Ada: " + "This is one more sentence. " * 30 + "\n[00:00:90] Bo: Yes.\n"
