@@ -93,6 +93,10 @@ def serve(index: Path, port: int) -> None:
                 import os
 
                 os._exit(3)
+            if BEHAVIOUR == "hangs":
+                import time
+
+                time.sleep(60)
             if self.path == "/retrieve":
                 self.reply({"hits": rag.hits(asked["question"], asked["k"])})
             else:
