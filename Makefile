@@ -28,22 +28,32 @@ READY_LOCK := $(if $(filter 1,$(STAGE)),$(READY_STAGE1),$(READY_MAIN))
 READY := $(READY_LOCK)$(if $(TORCH_INDEX_URL),-$(shell printf %s '$(TORCH_INDEX_URL)' | cksum | cut -d ' ' -f 1))
 UNFINISHED := $(VENV).unfinished
 
+# LLaMA-Factory fits no other environment (requirements/llamafactory.in) and is made only when asked for.
+LF_VENV ?= .venv-llamafactory
+LF_LOCK := requirements/llamafactory.txt
+LF_PIP := $(LF_VENV)/bin/python -m pip --disable-pip-version-check --no-input
+LF_READY := $(LF_VENV)/.ready-$(call sum,llamafactory)
+LF_NEEDS := 2.5 GB of disk, about 4 minutes
+
 ASSETS_1 := tiny-shakespeare shakespeare smollm2-135m-instruct all-minilm-l6-v2 multilingual-e5-small glove-tatoeba \
     squad-shifts construction-faq idioms question-types call-intents human-similarity
 ASSETS_2 := squad-shifts all-minilm-l6-v2 multilingual-e5-small glove-tatoeba smollm2-135m-instruct
 
-.PHONY: help setup stage1 stage2 stage3 all milestones test lint bench lock clean python-is-right
+.PHONY: help setup setup-llamafactory stage1 stage2 stage3 all milestones test lint bench lock clean python-is-right
 .NOTPARALLEL:
 
 help:
 	@echo "LLM Course Lab"
 	@echo
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "PRESET=smoke|cpu|study|gpu (now $(PRESET))   MONTHS=1,2,... (now $(MONTHS))   STAGE=1|2|3 for setup (now $(STAGE))"
 	@echo "PYTHON=$(PYTHON)   VENV=$(VENV)   TORCH_INDEX_URL=where torch comes from, when not from pip's index"
 
 setup: python-is-right $(READY) ## make .venv with all that STAGE needs; does nothing the second time
+	@:
+
+setup-llamafactory: python-is-right $(LF_READY) ## make .venv-llamafactory, for `finetune llamafactory`
 	@:
 
 stage1: setup ## mini-GPT, embeddings, vector indexes, a first RAG; is month 1 passed?
@@ -56,7 +66,7 @@ stage1: setup ## mini-GPT, embeddings, vector indexes, a first RAG; is month 1 p
 	@$(PY) -m stage1_foundations.embeddings explain --preset $(PRESET)
 	@$(PY) -m stage1_foundations.vector_index all --preset $(PRESET)
 	@$(PY) -m stage1_foundations.first_rag build --preset $(PRESET)
-	@$(PY) -m stage1_foundations.first_rag trace "How does a with statement work?"
+	@$(PY) -m stage1_foundations.first_rag trace "What does the finally clause of a try statement do?"
 	@$(PY) -m stage1_foundations.first_rag evaluate --preset $(PRESET)
 	@$(PY) -m labkit.summary stage1
 	@$(PY) -m milestones --months 1
@@ -98,16 +108,17 @@ lock: python-is-right ## write requirements/*.txt from pyproject.toml
 	@UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$($(PIP) config get global.index-url 2>/dev/null)}}"; \
 	if [ -n "$$UV_DEFAULT_INDEX" ]; then export UV_DEFAULT_INDEX; else unset UV_DEFAULT_INDEX; fi; \
 	compile() { \
-	    $(PY) -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --fork-strategy fewest \
+	    $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	        --annotation-style line --custom-compile-command "make lock" $(ARGS) "$$@"; \
 	}; \
-	compile --all-extras -o requirements/main.txt && \
-	compile --extra stage1 --extra dev -c requirements/main.txt -o requirements/stage1.txt
-	@echo "lock: wrote requirements/main.txt and requirements/stage1.txt"
+	compile pyproject.toml --all-extras -o requirements/main.txt && \
+	compile pyproject.toml --extra stage1 --extra dev -c requirements/main.txt -o requirements/stage1.txt && \
+	compile requirements/llamafactory.in --excludes requirements/llamafactory-excludes.txt -o $(LF_LOCK)
+	@echo "lock: wrote requirements/main.txt, stage1.txt and llamafactory.txt"
 
 clean: ## remove the environment and the tools' caches; keeps runs/ and the downloads
-	@echo "clean: removing $(VENV), .pytest_cache, .ruff_cache, .hypothesis, __pycache__"
-	@rm -rf "$(VENV)" "$(UNFINISHED)" .pytest_cache .ruff_cache .hypothesis
+	@echo "clean: removing $(VENV), $(LF_VENV), .pytest_cache, .ruff_cache, .hypothesis, __pycache__"
+	@rm -rf "$(VENV)" "$(UNFINISHED)" "$(LF_VENV)" "$(LF_VENV).unfinished" .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@if [ -e runs ]; then echo "clean: runs/ stays, it is your work: rm -r runs"; fi
 
@@ -144,3 +155,25 @@ $(READY):
 	@touch "$(READY_STAGE1)" "$(READY_LOCK)" "$@"
 	@rm -f "$(UNFINISHED)"
 	@echo "setup: done, $(VENV) holds $$(du -sh "$(VENV)" | cut -f 1)"
+
+# pip is kept from LLaMA-Factory's own list, which has torchaudio on it: the lock is complete but for what a CUDA build
+# of torch brings along, so torch comes first and with its dependencies, the rest without.
+$(LF_READY):
+	@echo "setup: LLaMA-Factory into $(LF_VENV), from $(LF_LOCK): $(LF_NEEDS)"
+	@if [ "$$(uname -s)" = Linux ] && [ -z "$(TORCH_INDEX_URL)" ]; then \
+	    echo "setup: several GB more where pip finds only the CUDA build of torch (README.md, TORCH_INDEX_URL)"; fi
+	@if [ -e "$(LF_VENV).unfinished" ]; then \
+	    echo "setup: the last one did not finish, starting over (what was downloaded is kept)"; rm -rf "$(LF_VENV)"; fi
+	@touch "$(LF_VENV).unfinished"
+	@rm -f "$(LF_VENV)"/.ready-*
+	@[ -x "$(LF_VENV)/bin/python" ] || "$(or $(wildcard $(PY)),$(PYTHON))" -m venv "$(LF_VENV)"
+	@torch="$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' $(LF_LOCK))"; \
+	if [ -n "$(TORCH_INDEX_URL)" ]; then \
+	    $(LF_PIP) install --force-reinstall --no-deps --index-url "$(TORCH_INDEX_URL)" "$$torch"; fi && \
+	$(LF_PIP) install -c $(LF_LOCK) "$$torch" && $(LF_PIP) install --no-deps -r $(LF_LOCK) || { \
+	    echo "error: pip could not install $(LF_LOCK), its reason is above" >&2; \
+	    echo "  try: make setup-llamafactory again, or another index: PIP_INDEX_URL=... make setup-llamafactory" >&2; \
+	    exit 2; }
+	@touch "$@"
+	@rm -f "$(LF_VENV).unfinished"
+	@echo "setup: done, $(LF_VENV) holds $$(du -sh "$(LF_VENV)" | cut -f 1)"
