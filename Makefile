@@ -33,13 +33,13 @@ LF_VENV ?= .venv-llamafactory
 LF_LOCK := requirements/llamafactory.txt
 LF_PIP := $(LF_VENV)/bin/python -m pip --disable-pip-version-check --no-input
 LF_READY := $(LF_VENV)/.ready-$(call sum,llamafactory)
-LF_NEEDS := 2.5 GB of disk, about 4 minutes
+LF_NEEDS := 2.4 GB of disk, 1 to 5 minutes
 
 ASSETS_1 := tiny-shakespeare shakespeare smollm2-135m-instruct all-minilm-l6-v2 multilingual-e5-small glove-tatoeba \
     squad-shifts construction-faq idioms question-types call-intents human-similarity
 ASSETS_2 := squad-shifts all-minilm-l6-v2 multilingual-e5-small glove-tatoeba smollm2-135m-instruct
 
-.PHONY: help setup setup-llamafactory stage1 stage2 stage3 all milestones test lint bench lock clean python-is-right
+.PHONY: help setup stage1 stage2 stage3 all milestones test lint bench lock clean python-is-right
 .NOTPARALLEL:
 
 help:
@@ -53,6 +53,7 @@ help:
 setup: python-is-right $(READY) ## make .venv with all that STAGE needs; does nothing the second time
 	@:
 
+.PHONY: setup-llamafactory
 setup-llamafactory: python-is-right $(LF_READY) ## make .venv-llamafactory, for `finetune llamafactory`
 	@:
 
