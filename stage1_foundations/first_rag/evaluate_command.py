@@ -39,7 +39,7 @@ class EvaluateConfig:
     articles: int = option(10, "articles of SQuAD to index (of 48; about 43 passages each)")
     questions: int = option(200, "answerable questions; half of them calibrate the gate")
     unanswerable: int = option(100, "questions without an answer, near ones and as many far ones; half calibrate")
-    llm_questions: int = option(5, "questions for the language model, as many unanswerable ones; 0: none")
+    llm_questions: int = option(3, "questions for the language model, as many unanswerable ones; 0: none")
     llm: str = option("smollm2", "which language model", LLMS)
     mode: str = option("compact", "how the language model is asked", LLM_MODES)
     api_base: str | None = option(None, "address of an OpenAI-compatible endpoint, with /v1")

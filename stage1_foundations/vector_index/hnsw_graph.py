@@ -197,7 +197,7 @@ def insert_nodes(vectors, squared, first, last, entry, levels, base_links, upper
     chosen = np.empty(base_links.shape[1], np.int32)
     work_ids = np.empty(base_links.shape[1] + 1, np.int32)
     work_distances = np.empty(base_links.shape[1] + 1, np.float32)
-    degree, clock, total = upper_links.shape[1], visited.shape[0] - 1, 0
+    clock, total = visited.shape[0] - 1, 0
     for node in range(first, last):
         if entry < 0:
             entry = node
@@ -213,13 +213,14 @@ def insert_nodes(vectors, squared, first, last, entry, levels, base_links, upper
                 query, vectors, squared, links, rows, layer, visited, visited[clock], beam_distances, beam_ids, count,
             )  # fmt: skip
             total += computed
-            kept = select_neighbours(vectors, squared, beam_ids, beam_distances, count, degree, chosen)
+            limit = links.shape[1]  # 2M on layer 0, as in FAISS; the paper and hnswlib take M and leave room for others
+            kept = select_neighbours(vectors, squared, beam_ids, beam_distances, count, limit, chosen[:limit])
             own = node if layer == 0 else rows[node] + layer - 1
             for j in range(kept):
                 other = chosen[j]
                 links[own, j] = other
                 theirs = other if layer == 0 else rows[other] + layer - 1
-                connect(vectors, squared, links, theirs, other, node, links.shape[1], work_ids, work_distances)
+                connect(vectors, squared, links, theirs, other, node, limit, work_ids, work_distances)
         if level > top:
             entry = node
     return entry, total
