@@ -13,6 +13,7 @@
     data.load_meetings("zh")              -> transcripts with topics and questions
     data.load_technical()                 -> technical documents with questions
     data.load_injections("en")            -> passages with orders for the model in them
+    data.load_understanding("customer-service-en", "train") -> utterances with intent and slots; also -zh
     data.text_names(), retrieval_names()  -> the names that load_text and load_retrieval know
 
 `python -m data list | fetch | verify | path` does the same from a terminal; README.md has the table.
@@ -27,6 +28,7 @@ from data.meeting_set import Meeting, load_meetings
 from data.retrieval import RetrievalSet, corpus_sha256, load_retrieval, retrieval_names
 from data.technical import TechnicalSet, load_technical
 from data.texts import load_text, text_names
+from data.understanding import Utterance, load_understanding
 from data.vectors import load_vectors
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "RetrievalSet",
     "SimilarityPairs",
     "TechnicalSet",
+    "Utterance",
     "catalog",
     "corpus_sha256",
     "fetch",
@@ -54,6 +57,7 @@ __all__ = [
     "load_similarity",
     "load_technical",
     "load_text",
+    "load_understanding",
     "load_vectors",
     "retrieval_names",
     "text_names",
