@@ -13,6 +13,8 @@ from pathlib import Path
 
 from data.customer_service.frames import SPLITS
 from data.customer_service.schema import label_json
+from data.kwik_e_mart import split_lines
+from data.retrieval import fetch_folder
 from labkit.cli import nearest
 from labkit.errors import LabError
 
@@ -29,7 +31,7 @@ class Utterance:
         intent: one of the intents of its set.
         slots: slot -> value, copied from the text letter by letter; only `reason` is a code.
         language: "en" or "zh".
-        voice: who wrote it; no voice is in two splits. Empty where it is not known.
+        voice: who wrote it; no voice is in two splits. Empty where nobody knows (kwik-e-mart).
     """
 
     id: str
@@ -54,14 +56,25 @@ def read_customer_service(language: str, split: str) -> list[Utterance]:
     ]
 
 
+def read_kwik_e_mart(split: str) -> list[Utterance]:
+    """One split of mindmeld's set, as `kwik_e_mart.py` makes it."""
+    return [
+        Utterance(f"kwik-e-mart/{split}/{number}", line.text, line.intent, line.slots)
+        for number, line in enumerate(split_lines(fetch_folder("kwik-e-mart"))[split], 1)
+    ]
+
+
 SETS = {
     "customer-service-en": lambda split: read_customer_service("en", split),
     "customer-service-zh": lambda split: read_customer_service("zh", split),
+    "kwik-e-mart": read_kwik_e_mart,
 }
 
 
 def load_understanding(name: str, split: str = "train") -> list[Utterance]:
-    """`customer-service-en` or `customer-service-zh`; split train, validation or test.
+    """`customer-service-en`, `customer-service-zh`, or `kwik-e-mart`, which is fetched when absent.
+
+    split: `train`, `validation` or `test`.
 
     Raises:
         LabError: there is no such set or split.
