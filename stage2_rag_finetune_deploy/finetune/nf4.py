@@ -74,6 +74,10 @@ class EightBit:
         """Bytes that are stored."""
         return self.codes.numel() + 4 * self.absmax.numel() + 4
 
+    def to(self, device: torch.device) -> "EightBit":
+        """The same on another device."""
+        return EightBit(self.codes.to(device), self.absmax.to(device), self.offset.to(device))
+
 
 @dataclass(frozen=True)
 class NF4:
@@ -94,6 +98,10 @@ class NF4:
     def bits(self) -> float:
         """Bits a weight."""
         return 8 * self.nbytes / self.shape.numel()
+
+    def to(self, device: torch.device) -> "NF4":
+        """The same on another device."""
+        return NF4(self.packed.to(device), self.absmax.to(device), self.shape, self.dtype)
 
 
 def blocks_of(values: Tensor, size: int) -> Tensor:
