@@ -13,7 +13,9 @@
     data.load_meetings("zh")              -> transcripts with topics and questions
     data.load_technical()                 -> technical documents with questions
     data.load_injections("en")            -> passages with orders for the model in them
-    data.load_understanding("customer-service-en", "train") -> utterances with intent and slots; also -zh
+    data.load_understanding("customer-service-en", "train")
+                                          -> utterances with intent and slots; also -zh, and kwik-e-mart
+    data.load_verifiable("chain_sum")     -> questions; data.verify(question, reply) -> 1.0 or 0.0
     data.text_names(), retrieval_names()  -> the names that load_text and load_retrieval know
 
 `python -m data list | fetch | verify | path` does the same from a terminal; README.md has the table.
@@ -30,6 +32,7 @@ from data.technical import TechnicalSet, load_technical
 from data.texts import load_text, text_names
 from data.understanding import Utterance, load_understanding
 from data.vectors import load_vectors
+from data.verifiable import Question, load_verifiable, verify
 
 __all__ = [
     "AnswerabilitySet",
@@ -38,6 +41,7 @@ __all__ = [
     "JudgedAnswer",
     "LabelledTexts",
     "Meeting",
+    "Question",
     "RetrievalSet",
     "SimilarityPairs",
     "TechnicalSet",
@@ -59,6 +63,8 @@ __all__ = [
     "load_text",
     "load_understanding",
     "load_vectors",
+    "load_verifiable",
     "retrieval_names",
     "text_names",
+    "verify",
 ]
