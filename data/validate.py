@@ -138,7 +138,7 @@ def run_validate(words: list[str]) -> None:
     values = parser.parse_words(words)
     reading = read_file(values.file, values.format, values.max_characters)
     report(values.file, reading)
-    console.print(f"{len(reading.samples)} samples, all good", highlight=False)
+    console.print(f"samples: {len(reading.samples)}, all good", highlight=False)
 
 
 def run_convert(words: list[str]) -> None:
@@ -152,15 +152,16 @@ def run_convert(words: list[str]) -> None:
     get_format(values.write)
     reading = read_file(values.source, values.read)
     rows = []
-    for number, sample in reading.samples.items():
+    for number, sample in list(reading.samples.items()):
         try:
             rows.append(to_row(convert(sample, values.read, values.write)))
         except FormatError as error:
+            del reading.samples[number]
             reading.problems.append(Problem(number, str(error)))
     reading.problems.sort(key=lambda problem: problem.line)
     report(values.source, reading)
     write_samples(values.target, rows)
-    console.print(f"{len(rows)} samples written to {values.target}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"samples written to {values.target}: {len(rows)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def write_samples(path: Path, rows: list[dict[str, Any]]) -> Path:
