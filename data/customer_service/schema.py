@@ -3,7 +3,7 @@
     {"intent": "return_item", "slots": {"order_id": "KM204817", "product": "desk lamp", "reason": "damaged"}}
 
 A slot's value is copied from the utterance, letter by letter; only `reason` is one of nine codes. So the model copies,
-and code computes (`normalise.py`). README.md has the annotation guidelines.
+and code computes (`normalise.py` for order numbers). README.md has the annotation guidelines.
 """
 
 import json
@@ -36,8 +36,8 @@ ACTIONABLE = INTENTS[:11]  # what greeting, thanks and out_of_scope give way to 
 SLOTS = ("order_id", "product", "reason", "address", "date", "amount")
 REASONS = {
     "damaged": "broken, dirty or spoilt on arrival, or it does not work",
-    "wrong_item": "something else was sent: another product, colour or model",
-    "wrong_size": "too big, too small, does not fit",
+    "wrong_item": "something else was sent: another product, colour or model, but not merely another size",
+    "wrong_size": "too big, too small, does not fit; also where another size than the ordered one was sent",
     "missing_parts": "a part, an accessory or one of several pieces is not there",
     "not_as_described": "not like the page or the picture, or worse than promised",
     "late": "comes too late, or has not come",
