@@ -50,7 +50,8 @@ class Utterance:
 def read_customer_service(language: str, split: str) -> list[Utterance]:
     """One file of the shop's sets, as `python -m data.customer_service.generate` wrote it."""
     path = FOLDER / f"{language}-{split}.jsonl"
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with open(path, encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
     return [
         Utterance(row["id"], row["text"], **row["label"], language=row["language"], voice=row["voice"]) for row in rows
     ]

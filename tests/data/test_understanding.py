@@ -181,6 +181,26 @@ def test_a_new_frame_leaves_the_others_alone(tmp_path):
     assert more == every[-len(more) :]
 
 
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_the_datasheet_counts_what_is_there(readme):
+    """Catches: frames added and the datasheet's tables left as they were."""
+    text = (generate.FOLDER / readme).read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    found = {tuple(row[1:]) for row in rows if len(row) == 6}
+    for name in SHOP:
+        for split in SPLITS:
+            items = data.load_understanding(name, split)
+            frames = {item.id.partition("#")[0] for item in items}
+            numbers = [len({item.voice for item in items}), len(frames), len(items)]
+            numbers += [round(sum(len(item.text) for item in items) / len(items))]
+            numbers += [sum("reason" in item.slots for item in items)]
+            assert tuple(f"{number:,}" for number in numbers) in found, (name, split)
+    for intent in INTENTS[:11]:
+        counts = [sum(item.intent == intent for name, _, item in everything() if name == shop) for shop in SHOP]
+        row = next(row for row in rows if row[0].startswith(f"`{intent}`"))
+        assert re.findall(r"\d+", row[2]) == [str(count) for count in counts], intent
+
+
 def test_unknown_names():
     """Catches: a KeyError for a misspelt set or split."""
     with pytest.raises(LabError) as error:
