@@ -1,0 +1,73 @@
+"""Batched generation. Each test names the bug that it catches."""
+
+import pytest
+import torch
+
+from stage2_rag_finetune_deploy.finetune.chat_format import encode
+from stage2_rag_finetune_deploy.finetune.generation import common_prefix, generate, generate_ids
+from stage2_rag_finetune_deploy.finetune.understanding import prompt_messages
+
+TEXTS = ["hi", "where is my parcel?", "hello", "KM1 is broken and I would like another one please"]
+
+
+def prompts():
+    """Chat prompts of different lengths."""
+    return [prompt_messages(text) for text in TEXTS]
+
+
+@pytest.fixture
+def talker(build):
+    """A model whose answers end at different lengths: the end of turn is likelier than its random head has it."""
+    return build(3)
+
+
+def one_by_one(model, rows, limit, end):
+    """What transformers writes for each prompt alone."""
+    answers = []
+    for row in rows:
+        out = model.generate(torch.tensor([row]), attention_mask=torch.ones(1, len(row), dtype=torch.long),
+                             do_sample=False, max_new_tokens=limit, eos_token_id=end, pad_token_id=end)  # fmt: skip
+        new = out[0, len(row) :].tolist()
+        answers.append(new[: new.index(end)] if end in new else new)
+    return answers
+
+
+def test_a_batch_gives_what_each_prompt_gives_alone(talker, tokenizer):
+    """Catches: padding that is attended to, positions that are off, a finished row that takes another's place."""
+    rows = [encode(tokenizer, messages).ids for messages in prompts()]
+    free = one_by_one(talker, rows, 24, tokenizer.eos_token_id)
+    end = max({token for answer in free for token in answer},  # a token that ends the answers at different places
+              key=lambda token: len({answer.index(token) if token in answer else 24 for answer in free}))  # fmt: skip
+    expected = one_by_one(talker, rows, 24, end)
+    assert len({len(answer) for answer in expected}) > 1
+    assert generate_ids(talker, rows, 24, end) == expected
+    assert generate_ids(talker, rows[:1], 24, end) == expected[:1]
+
+
+def test_answers_come_in_the_order_of_the_prompts(talker, tokenizer):
+    """Catches: answers in the order of their lengths; a batch size that changes them."""
+    together = generate(talker, tokenizer, prompts(), max_new_tokens=8, batch=4)
+    alone = [generate(talker, tokenizer, [prompt], max_new_tokens=8)[0] for prompt in prompts()]
+    assert together == alone == generate(talker, tokenizer, prompts(), max_new_tokens=8, batch=2)
+
+
+def test_draws_follow_the_seed(talker, tokenizer):
+    """Catches: sampling that cannot be repeated, or that is greedy."""
+    def draw(seed):
+        return generate(talker, tokenizer, prompts(), max_new_tokens=8, temperature=1.0, seed=seed)
+
+    assert draw(1) == draw(1) != draw(2)
+
+
+def test_the_mode_is_left_as_it_was(talker, tokenizer):
+    """Catches: dropout that stays off in training after an evaluation."""
+    talker.train()
+    generate(talker, tokenizer, prompts(), max_new_tokens=2)
+    assert talker.training
+
+
+def test_common_prefix_by_hand():
+    """Catches: a prompt that is nothing but the prefix."""
+    assert common_prefix([[1, 2, 3], [1, 2, 4, 5]]) == 2
+    assert common_prefix([[1, 2], [1, 2, 3]]) == 1
+    assert common_prefix([[1], [1]]) == 0
