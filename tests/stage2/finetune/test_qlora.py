@@ -47,11 +47,13 @@ def peft_layer(dense, layer, dtype):
     model = nn.Sequential(bitsandbytes.nn.Linear4bit(IN, OUT, bias=False, compute_dtype=dtype, quant_type="nf4"))
     model[0].load_state_dict(dense.state_dict())
     model.to("cpu")  # this is what quantises
+    model.is_loaded_in_4bit = True  # as from_pretrained sets it; PEFT chooses its class by it
     inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["0"]), model)
     model[0].lora_A.float(), model[0].lora_B.float()  # as get_peft_model would have them
     with torch.no_grad():
         model[0].lora_A["default"].weight.copy_(layer.lora_A)
         model[0].lora_B["default"].weight.copy_(layer.lora_B)
+    assert type(model[0]).__name__ == "Linear4bit" and "peft" in type(model[0]).__module__
     return model.train()
 
 

@@ -1,0 +1,135 @@
+"""The shop's utterances as LLaMA-Factory reads them: ShareGPT, preference pairs, thumbs up and down.
+
+- `dataset_info.json` is the tool's list of data sets: name -> file, format, columns
+- the prompt is the one of all other paths of this lab (`understanding.py`), so that the results compare
+- sums with their answers for grpo_trl.yaml, which is TRL's: prompts only
+- a rejected answer is the true one with one mistake, of the kinds that the base model makes
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import data
+from data.customer_service.schema import INTENTS, SLOTS_OF, label_json
+from data.understanding import Utterance
+from labkit.cli import nearest
+from labkit.errors import LabError
+from labkit.files import write_text
+from stage2_rag_finetune_deploy.finetune.understanding import prompt_messages
+
+INFO = Path(__file__).with_name("llamafactory") / "dataset_info.json"
+SEED = 1
+SUMS = 512
+Record = dict[str, Any]
+
+
+def conversation(utterance: Utterance, answer: str | None = None) -> Record:
+    """A ShareGPT record: the prompt's messages, and the answer where one is given; the system message apart."""
+    messages = prompt_messages(utterance.text, utterance.language)
+    system = "".join(message["content"] for message in messages if message["role"] == "system")
+    turns = [{"from": "human", "value": message["content"]} for message in messages if message["role"] == "user"]
+    turns += [] if answer is None else [{"from": "gpt", "value": answer}]
+    return {"id": utterance.id, "conversations": turns, "system": system}
+
+
+def worse_label(utterance: Utterance, chance: random.Random) -> str:
+    """The label with one mistake: another intent, a slot that is missing, a value that is cut, or talk around it."""
+    slots = dict(utterance.slots)
+    kinds = ["intent", "talk"] + ["missing", "cut"] * bool(slots)
+    kind = chance.choice(kinds)
+    if kind == "talk":
+        return f"Sure! The intent is {utterance.intent}."
+    if kind == "intent":
+        others = [name for name in INTENTS if name != utterance.intent]
+        intent = chance.choice(others)
+        kept = {name: value for name, value in slots.items() if name in SLOTS_OF[intent]}
+        return label_json({"intent": intent, "slots": kept})
+    name = chance.choice(list(slots))
+    if kind == "missing" or len(slots[name]) < 2:
+        del slots[name]
+    else:
+        slots[name] = slots[name][: len(slots[name]) // 2]
+    return label_json({"intent": utterance.intent, "slots": slots})
+
+
+def supervised(utterances: Iterable[Utterance]) -> Iterable[Record]:
+    """Prompt and label."""
+    return (conversation(utterance, utterance.label) for utterance in utterances)
+
+
+def preference(utterances: Iterable[Utterance]) -> Iterable[Record]:
+    """Prompt, label, and a worse one."""
+    chance = random.Random(SEED)
+    for utterance in utterances:
+        answers = {"chosen": utterance.label, "rejected": worse_label(utterance, chance)}
+        yield conversation(utterance) | {name: {"from": "gpt", "value": text} for name, text in answers.items()}
+
+
+def feedback(utterances: Iterable[Utterance]) -> Iterable[Record]:
+    """Prompt and one answer, the label or a worse one by turns, with thumbs up or down."""
+    chance = random.Random(SEED)
+    for number, utterance in enumerate(utterances):
+        good = number % 2 == 0
+        yield conversation(utterance, utterance.label if good else worse_label(utterance, chance)) | {"good": good}
+
+
+def builders() -> dict[str, Callable[[], Iterable[Record]]]:
+    """Data set's name -> what makes its records; the names of dataset_info.json."""
+    made: dict[str, Callable[[], Iterable[Record]]] = {}
+    for language in ("en", "zh"):
+        name, shop = f"customer_service_{language}", f"customer-service-{language}"
+        made[name] = lambda shop=shop: supervised(data.load_understanding(shop, "train"))
+        made[f"{name}_validation"] = lambda shop=shop: supervised(data.load_understanding(shop, "validation"))
+        made[f"{name}_preference"] = lambda shop=shop: preference(data.load_understanding(shop, "train"))
+        made[f"{name}_feedback"] = lambda shop=shop: feedback(data.load_understanding(shop, "train"))
+    return made
+
+
+def prepare(folder: Path) -> dict[str, int]:
+    """Write every data set and the list of them into a folder; returns name -> records."""
+    info, counts = read_info(INFO.parent), {}
+    for name, build in builders().items():
+        lines = [json.dumps(record, ensure_ascii=False) for record in build()]
+        write_text(folder / info[name]["file_name"], "\n".join(lines) + "\n")
+        counts[name] = len(lines)
+    sums = [{"prompt": [{"role": "user", "content": question.prompt}], "answer": question.answer}
+            for question in data.load_verifiable("chain_sum", SUMS, SEED)]  # fmt: skip
+    write_text(folder / "chain_sum.jsonl", "".join(json.dumps(record) + "\n" for record in sums))
+    counts["chain_sum"] = len(sums)
+    write_text(folder / INFO.name, INFO.read_text(encoding="utf-8"))
+    return counts
+
+
+def read_info(folder: Path) -> Mapping[str, Mapping[str, Any]]:
+    """The `dataset_info.json` of a folder.
+
+    Raises:
+        LabError: there is none, or it is not JSON.
+    """
+    path = folder / INFO.name
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        advice = "python -m stage2_rag_finetune_deploy.finetune llamafactory prepare"
+        raise LabError(f"no {INFO.name} in {folder}", advice) from None
+    except ValueError as error:
+        raise LabError(f"{path} is not JSON: {error}", f"start from {INFO}") from None
+
+
+def check_names(names: Iterable[str], folder: Path) -> None:
+    """See that each data set is in the list of its folder, with its file.
+
+    Raises:
+        LabError: one is not; the advice is the nearest name, or what makes the file.
+    """
+    info = read_info(folder)
+    for name in names:
+        if name not in info:
+            advice = nearest(name, list(info)) or f"one of: {', '.join(info)}"
+            raise LabError(f"the data set {name} is not in {folder / INFO.name}", advice)
+        file = info[name].get("file_name")
+        if file and not (folder / file).exists():
+            raise LabError(f"{name} has no file {folder / file}", "llamafactory prepare, or put it there")
