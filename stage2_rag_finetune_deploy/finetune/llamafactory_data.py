@@ -3,17 +3,16 @@
 - `dataset_info.json` is the tool's list of data sets: name -> file, format, columns
 - the prompt is the one of all other paths of this lab (`understanding.py`), so that the results compare
 - sums with their answers for grpo_trl.yaml, which is TRL's: prompts only
-- a rejected answer is the true one with one mistake, of the kinds that the base model makes
+- a rejected answer is the label with one mistake, from data/customer_service/preferences.py
 """
 
 import json
-import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import data
-from data.customer_service.schema import INTENTS, SLOTS_OF, label_json
+from data.customer_service.preferences import preference_pairs
 from data.understanding import Utterance
 from labkit.cli import nearest
 from labkit.errors import LabError
@@ -35,45 +34,23 @@ def conversation(utterance: Utterance, answer: str | None = None) -> Record:
     return {"id": utterance.id, "conversations": turns, "system": system}
 
 
-def worse_label(utterance: Utterance, chance: random.Random) -> str:
-    """The label with one mistake: another intent, a slot that is missing, a value that is cut, or talk around it."""
-    slots = dict(utterance.slots)
-    kinds = ["intent", "talk"] + ["missing", "cut"] * bool(slots)
-    kind = chance.choice(kinds)
-    if kind == "talk":
-        return f"Sure! The intent is {utterance.intent}."
-    if kind == "intent":
-        others = [name for name in INTENTS if name != utterance.intent]
-        intent = chance.choice(others)
-        kept = {name: value for name, value in slots.items() if name in SLOTS_OF[intent]}
-        return label_json({"intent": intent, "slots": kept})
-    name = chance.choice(list(slots))
-    if kind == "missing" or len(slots[name]) < 2:
-        del slots[name]
-    else:
-        slots[name] = slots[name][: len(slots[name]) // 2]
-    return label_json({"intent": utterance.intent, "slots": slots})
-
-
 def supervised(utterances: Iterable[Utterance]) -> Iterable[Record]:
     """Prompt and label."""
     return (conversation(utterance, utterance.label) for utterance in utterances)
 
 
-def preference(utterances: Iterable[Utterance]) -> Iterable[Record]:
+def preference(utterances: Sequence[Utterance]) -> Iterable[Record]:
     """Prompt, label, and a worse one."""
-    chance = random.Random(SEED)
-    for utterance in utterances:
-        answers = {"chosen": utterance.label, "rejected": worse_label(utterance, chance)}
+    for utterance, pair in zip(utterances, preference_pairs(utterances, SEED), strict=True):
+        answers = {"chosen": pair.chosen, "rejected": pair.rejected}
         yield conversation(utterance) | {name: {"from": "gpt", "value": text} for name, text in answers.items()}
 
 
-def feedback(utterances: Iterable[Utterance]) -> Iterable[Record]:
+def feedback(utterances: Sequence[Utterance]) -> Iterable[Record]:
     """Prompt and one answer, the label or a worse one by turns, with thumbs up or down."""
-    chance = random.Random(SEED)
-    for number, utterance in enumerate(utterances):
+    for number, (utterance, pair) in enumerate(zip(utterances, preference_pairs(utterances, SEED), strict=True)):
         good = number % 2 == 0
-        yield conversation(utterance, utterance.label if good else worse_label(utterance, chance)) | {"good": good}
+        yield conversation(utterance, pair.chosen if good else pair.rejected) | {"good": good}
 
 
 def builders() -> dict[str, Callable[[], Iterable[Record]]]:

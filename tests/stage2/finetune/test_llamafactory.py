@@ -1,7 +1,6 @@
 """Each test names the bug that it catches. Nothing here needs LLaMA-Factory; test_llamafactory_tool.py does."""
 
 import json
-import random
 import re
 from pathlib import Path
 
@@ -144,26 +143,6 @@ def test_conversation_is_the_prompt_of_the_lab_and_the_label():
     assert [turn["value"] for turn in record["conversations"][:-1]] == [message["content"] for message in said]
     assert record["conversations"][-1] == {"from": "gpt", "value": utterance.label}
     assert json.loads(utterance.label)["intent"] == utterance.intent
-
-
-def test_worse_labels_are_worse():
-    """Catches: a rejected answer that is right; a mistake of one kind only; a code that is cut like a text."""
-    chance = random.Random(0)
-    seen = set()
-    for utterance in data.load_understanding("customer-service-en", "train")[:300]:
-        text = llamafactory_data.worse_label(utterance, chance)
-        assert text != utterance.label
-        if not text.startswith("{"):
-            seen.add("talk")
-            continue
-        label = json.loads(text)
-        if label["intent"] != utterance.intent:
-            seen.add("intent")
-        elif len(label["slots"]) < len(utterance.slots):
-            seen.add("missing")
-        else:
-            seen.add("cut")
-    assert seen == {"talk", "intent", "missing", "cut"}
 
 
 def test_prepare_writes_what_the_list_names(tmp_path):
