@@ -183,3 +183,21 @@ def test_names_that_no_layer_has(tiny):
     """Catches: a training run without a single trained weight."""
     with pytest.raises(LabError, match="no linear layer is called c_attn"):
         qlora.make_qlora(tiny, targets=["c_attn"])
+
+
+@pytest.mark.filterwarnings("ignore:bitsandbytes..gemv_4bit")
+def test_why_sft_qlora_yaml_does_not_evaluate_in_between(dense):
+    """Catches: bitsandbytes mended (then evaluate again); our layer with the same fault."""
+    reference = bitsandbytes.nn.Linear4bit(IN, OUT, bias=False, compute_dtype=torch.float32, quant_type="nf4")
+    reference.load_state_dict(dense.state_dict())
+    reference.to("cpu")
+    if not reference.support_avx512bf16_for_cpu:
+        pytest.skip("this processor has no AVX512-BF16: nothing is repacked")
+    ours, gradients = qlora.NF4Linear(dense), []
+    for layer in (reference, ours):
+        with torch.no_grad():
+            layer.eval()(torch.randn(2, IN))
+        x = torch.randn(2, IN, requires_grad=True)
+        layer.train()(x).sum().backward()
+        gradients.append(x.grad)
+    assert gradients[0] is None and gradients[1] is not None
