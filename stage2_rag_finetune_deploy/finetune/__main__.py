@@ -1,0 +1,37 @@
+"""python -m stage2_rag_finetune_deploy.finetune sft | ask | qlora | llamafactory"""
+
+import sys
+
+from labkit.cli import Command, lab_main
+from stage2_rag_finetune_deploy.finetune import (
+    ask_command,
+    llamafactory_command,
+    qlora_command,
+    sft_command,
+    sft_config,
+)
+
+COMMANDS = [
+    Command("sft", "fine-tune, merge, export, measure", sft_config.SftConfig, sft_command.run_sft, sft_config.PRESETS),
+    Command("ask", "what the tuned model makes of a sentence", ask_command.AskConfig, ask_command.run_ask),
+    Command("qlora", "four bits: memory, loss, and by hand beside bitsandbytes", qlora_command.QloraConfig,
+            qlora_command.run_qlora, qlora_command.PRESETS),
+    Command("llamafactory", "the same from YAML files", llamafactory_command.LlamafactoryConfig,
+            llamafactory_command.run_llamafactory, llamafactory_command.PRESETS),
+]  # fmt: skip
+
+
+def main(words: list[str]) -> int:
+    """The command line; `ask` and `llamafactory` take plain words as well."""
+    words = ask_command.with_text(words)
+    try:
+        words = llamafactory_command.with_words(words)
+    except Exception as error:
+        from labkit.errors import report_error
+
+        return report_error(error)
+    return lab_main("python -m stage2_rag_finetune_deploy.finetune", "LoRA, QLoRA and SFT.", COMMANDS, words)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,34 @@
+"""A merged checkpoint folder, as transformers and vLLM load it; the folder appears whole or not at all."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.convert_smollm2 import name_tokenizer_class
+from stage2_rag_finetune_deploy.finetune import lora
+
+
+def export_merged(model: Any, tokenizer: Any, folder: Path) -> Path:
+    """Merge the adapter, if there is one, and write config, safetensors in bfloat16 and tokenizer to `folder`.
+
+    The model is changed: afterwards it is a plain one, in bfloat16, as it was written.
+    """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    lora.unload(model)
+    model.to(torch.bfloat16)
+    temporary = folder.with_name(f".tmp-{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        name_tokenizer_class(temporary / "tokenizer_config.json")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
