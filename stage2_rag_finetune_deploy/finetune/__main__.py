@@ -1,10 +1,11 @@
-"""python -m stage2_rag_finetune_deploy.finetune sft | ask | qlora | llamafactory"""
+"""python -m stage2_rag_finetune_deploy.finetune sft | ask | qlora | llamafactory | draw"""
 
 import sys
 
 from labkit.cli import Command, lab_main
 from stage2_rag_finetune_deploy.finetune import (
     ask_command,
+    hand_drawn,
     llamafactory_command,
     qlora_command,
     sft_command,
@@ -18,6 +19,7 @@ COMMANDS = [
             qlora_command.run_qlora, qlora_command.PRESETS),
     Command("llamafactory", "the same from YAML files", llamafactory_command.LlamafactoryConfig,
             llamafactory_command.run_llamafactory, llamafactory_command.PRESETS),
+    Command("draw", "the figures of LoRA and QLoRA, drawn by hand", hand_drawn.DrawConfig, hand_drawn.run_draw),
 ]  # fmt: skip
 
 
