@@ -72,7 +72,7 @@ def file_pairs(path: Path) -> list[Pair]:
                        f"python -m data validate {path} --format {kind}")  # fmt: skip
     pairs = []
     for sample in reading.samples.values():
-        talk = convert(sample, "sharegpt")
+        talk = convert(sample, kind, "sharegpt")
         roles = {"human": "user", "gpt": "assistant"}
         messages = [{"role": "system", "content": talk.system}] if talk.system else []
         messages += [{"role": roles[role], "content": text} for role, text in talk.turns]
