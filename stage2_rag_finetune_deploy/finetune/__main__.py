@@ -1,10 +1,12 @@
-"""python -m stage2_rag_finetune_deploy.finetune sft | ask | qlora | llamafactory | draw"""
+"""python -m stage2_rag_finetune_deploy.finetune sft | evaluate | ask | qlora | draw | llamafactory | draw"""
 
 import sys
 
 from labkit.cli import Command, lab_main
 from stage2_rag_finetune_deploy.finetune import (
     ask_command,
+    evaluate_command,
+    hand_drawn,
     hand_drawn,
     llamafactory_command,
     qlora_command,
@@ -14,9 +16,12 @@ from stage2_rag_finetune_deploy.finetune import (
 
 COMMANDS = [
     Command("sft", "fine-tune, merge, export, measure", sft_config.SftConfig, sft_command.run_sft, sft_config.PRESETS),
+    Command("evaluate", "base, base with examples, tuned: intervals and McNemar", evaluate_command.EvaluateConfig,
+            evaluate_command.run_evaluate, evaluate_command.PRESETS),
     Command("ask", "what the tuned model makes of a sentence", ask_command.AskConfig, ask_command.run_ask),
     Command("qlora", "four bits: memory, loss, and by hand beside bitsandbytes", qlora_command.QloraConfig,
             qlora_command.run_qlora, qlora_command.PRESETS),
+    Command("draw", "the figures of LoRA and QLoRA", hand_drawn.DrawConfig, hand_drawn.run_draw),
     Command("llamafactory", "the same from YAML files", llamafactory_command.LlamafactoryConfig,
             llamafactory_command.run_llamafactory, llamafactory_command.PRESETS),
     Command("draw", "the figures of LoRA and QLoRA, drawn by hand", hand_drawn.DrawConfig, hand_drawn.run_draw),
