@@ -4,7 +4,9 @@ A run's folder holds `adapter/` (PEFT's format), `merged/` (a plain checkpoint f
 `checkpoint/` (to resume from), `replies.jsonl` (what the tuned model answered) and the report.
 """
 
+import ctypes
 import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,6 +54,7 @@ def run_sft(config: SftConfig, preset: str) -> None:
         introduce(config, train, dtype, device)
         trainer = train_by_hand if config.trainer == "hand" else train_by_trl
         model, done = trainer(model, tokenizer, train, validation, config, run.dir, dtype)
+        give_memory_back()
         record_training(run, model, train, done, config)
         lora.save_adapter(model, run.dir / "adapter")
         export_merged(model, tokenizer, run.dir / "merged")
@@ -70,6 +73,14 @@ def prefer_explicit_attention(model: Any, device: torch.device, dtype: torch.dty
     """On a processor the fused kernel is slow in bfloat16: 508 tokens/s with it, 724 without (NOTES.md)."""
     if device.type == "cpu" and dtype == torch.bfloat16:
         model.set_attn_implementation("eager")
+
+
+def give_memory_back() -> None:
+    """Undo `keep_freed_memory`: answers need blocks of other sizes than training, and both together are too much."""
+    if sys.platform.startswith("linux") and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        mmap_threshold = -3  # name and number of <malloc.h>
+        libc.mallopt(mmap_threshold, 1 << 20)
+        libc.malloc_trim(0)
 
 
 def introduce(config: SftConfig, train: Samples, dtype: torch.dtype, device: torch.device) -> None:
