@@ -9,7 +9,7 @@ from rich.table import Table
 
 import data
 from labkit.cli import option
-from labkit.device import choose_device, choose_dtype, keep_freed_memory
+from labkit.device import choose_device, choose_dtype
 from labkit.errors import LabError
 from labkit.files import write_json
 from labkit.plots import new_figure, save_figure
@@ -68,7 +68,6 @@ def parse_cells(text: str) -> list[tuple[int, float, str]]:
 def run_experiments(config: ExperimentsConfig, preset: str) -> None:
     """Train every cell from the same base on the same batches; a table and a figure."""
     cells = parse_cells(config.cells)
-    keep_freed_memory()
     rows = []
     with start_run("stage2", "finetune", "experiments", config, preset, config.seed) as run:
         for rank, alpha, targets in cells:

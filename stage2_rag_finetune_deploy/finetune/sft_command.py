@@ -4,9 +4,7 @@ A run's folder holds `adapter/` (PEFT's format), `merged/` (a plain checkpoint f
 `checkpoint/` (to resume from), `replies.jsonl` (what the tuned model answered) and the report.
 """
 
-import ctypes
 import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +14,7 @@ import torch
 
 import data
 from data.understanding import SETS, Utterance
-from labkit.device import choose_device, choose_dtype, keep_freed_memory
+from labkit.device import choose_device, choose_dtype
 from labkit.errors import LabError
 from labkit.files import write_json, write_text
 from labkit.plots import new_figure, save_figure
@@ -41,7 +39,6 @@ def run_sft(config: SftConfig, preset: str) -> None:
     for name in ("steps", "batch", "rank", "eval_every", "max_length"):
         if getattr(config, name) < 1:
             raise LabError(f"--{name.replace('_', '-')} {getattr(config, name)} is not possible", "a number from 1 on")
-    keep_freed_memory()
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
     model, tokenizer = load_base(config.base, dtype)
@@ -54,7 +51,6 @@ def run_sft(config: SftConfig, preset: str) -> None:
         introduce(config, train, dtype, device)
         trainer = train_by_hand if config.trainer == "hand" else train_by_trl
         model, done = trainer(model, tokenizer, train, validation, config, run.dir, dtype)
-        give_memory_back()
         record_training(run, model, train, done, config)
         lora.save_adapter(model, run.dir / "adapter")
         export_merged(model, tokenizer, run.dir / "merged")
@@ -73,14 +69,6 @@ def prefer_explicit_attention(model: Any, device: torch.device, dtype: torch.dty
     """On a processor the fused kernel is slow in bfloat16: 508 tokens/s with it, 724 without (NOTES.md)."""
     if device.type == "cpu" and dtype == torch.bfloat16:
         model.set_attn_implementation("eager")
-
-
-def give_memory_back() -> None:
-    """Undo `keep_freed_memory`: answers need blocks of other sizes than training, and both together are too much."""
-    if sys.platform.startswith("linux") and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        mmap_threshold = -3  # name and number of <malloc.h>
-        libc.mallopt(mmap_threshold, 1 << 20)
-        libc.malloc_trim(0)
 
 
 def introduce(config: SftConfig, train: Samples, dtype: torch.dtype, device: torch.device) -> None:
