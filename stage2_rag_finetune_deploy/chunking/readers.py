@@ -22,6 +22,7 @@ ENDINGS = {
     ".vtt": "transcript", ".srt": "transcript", **dict.fromkeys(LANGUAGES, "code"),
 }  # fmt: skip
 BINARY = {".pdf", ".docx", ".xlsx", ".pptx", ".png", ".jpg", ".zip", ".gz"}
+HIGH, HIGH_PAIR = re.compile(rb"[\x80-\xff]"), re.compile(rb"[\xa1-\xf7][\xa1-\xfe]")
 MARKDOWN_HEADING = re.compile(r"^#{1,6} \S", re.MULTILINE)
 PYTHON_LINE = re.compile(r"^(?:from [\w.]+ import |import \w|def \w+\(|class \w+[(:])", re.MULTILINE)
 
@@ -94,13 +95,16 @@ def read_file(path: Path, kind: str | None = None) -> Document:
 
 
 def decode(raw: bytes) -> str:
-    """Bytes as text: UTF-8, else GB18030 where that fits (Chinese files from Windows), else Latin-1; \\n line ends."""
-    for encoding in ("utf-8-sig", "gb18030", "latin-1"):
-        try:
-            return raw.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
-        except UnicodeDecodeError:
-            continue
-    raise AssertionError("Latin-1 decodes everything")
+    """Bytes as text with \\n line ends: UTF-8, else GB18030 (Chinese files from Windows), else Latin-1.
+
+    GB18030 reads nearly anything, so it must look like Chinese: two high bytes side by side, where French has one.
+    """
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        pairs, high = len(HIGH_PAIR.findall(raw)), len(HIGH.findall(raw))
+        text = raw.decode("gb18030" if 2 * pairs > 0.8 * high else "latin-1", errors="replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 class MarkdownWriter(HTMLParser):

@@ -32,7 +32,7 @@ class TokenCounter:
             tokenizer.no_padding()
 
     def size(self, text: str) -> int:
-        """Size of one text; white space around it does not count, because a chunk is trimmed."""
+        """Size of one text; white space around it does not count, and inside a run of it is one character."""
         return self.sizes([text])[0]
 
     def sizes(self, texts: Sequence[str]) -> list[int]:
@@ -41,13 +41,14 @@ class TokenCounter:
         found: list[int] = []
         for start in range(0, len(stripped), BATCH):
             batch = stripped[start : start + BATCH]
-            found += [max(tokens, -(-len(text) // CHARACTERS_PER_TOKEN))
+            found += [max(tokens, -(-len(" ".join(text.split())) // CHARACTERS_PER_TOKEN))
                       for text, tokens in zip(batch, self._tokens(batch), strict=True)]  # fmt: skip
         return found
 
     def _tokens(self, texts: list[str]) -> list[int]:
         if self.tokenizer is None:
-            return [(len(text) + 3 * len(WIDE.findall(text))) // 4 + bool(text) for text in texts]
+            lengths = [len(" ".join(text.split())) + 3 * len(WIDE.findall(text)) for text in texts]
+            return [length // 4 + bool(length) for length in lengths]
         encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [len(encoding.ids) for encoding in encodings]
 

@@ -1,6 +1,6 @@
 """`compare`: what each part of the search buys, and what it costs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,10 @@ from labkit.errors import LabError
 from labkit.files import write_json
 from labkit.progress import console, error_console
 from labkit.runs import Run, start_run
-from stage1_foundations.embeddings.bootstrap import Items, interval, replicate_scores
+from stage1_foundations.embeddings.bootstrap import Comparison, Items, interval, replicate_scores
 from stage2_rag_finetune_deploy.rag.comparison import (
     Scored,
-    difference,
+    differences,
     milliseconds,
     row_above,
     score_variants,
@@ -71,9 +71,10 @@ def run_compare(config: CompareConfig, preset: str) -> None:
         scored = score_variants(parts, loaded.queries, loaded.qrels, names, {"llm": config.llm_questions})
         times = take_times(parts, loaded, names, config.timed)
         typos = typo_values(parts, loaded, names, config)
-        record(config, scored, times, typos, run)
+        gains = differences(scored, "mrr@10")
+        record(config, scored, gains, times, typos, run)
         draw(config, scored, times, run)
-        show(config, scored, times, typos, len(corpus))
+        show(config, scored, gains, times, typos, len(corpus))
 
 
 def check(config: CompareConfig) -> list[str]:
@@ -111,8 +112,7 @@ def make_parts(corpus: Corpus, config: CompareConfig, names: list[str]) -> tuple
 def take_times(parts: Parts, loaded: data.RetrievalSet, names: list[str], count: int) -> dict[str, np.ndarray]:
     """Milliseconds a query for every variant, without any memory of earlier answers."""
     fresh = {name: getattr(part, "inner", part) for name, part in parts.rerankers.items()}
-    cold = Parts(parts.corpus, parts.encoder, rerankers=fresh)
-    cold.__dict__ |= {name: part for name, part in parts.__dict__.items() if name not in ("rerankers", "wrap")}
+    cold = replace(parts, rerankers=fresh)
     queries = list(loaded.queries.values())[-count:]
     return {name: milliseconds(cold, name, queries[:12] if name == "llm" else queries) for name in names}
 
@@ -135,8 +135,9 @@ def confidence(scored: Scored) -> tuple[float, float]:
 
 
 def record(
-    config: CompareConfig, scored: dict[str, Scored], times: dict[str, np.ndarray], typos: dict[str, Scored], run: Run
-) -> None:
+    config: CompareConfig, scored: dict[str, Scored], gains: dict[str, Comparison], times: dict[str, np.ndarray],
+    typos: dict[str, Scored], run: Run,
+) -> None:  # fmt: skip
     """Metrics, per-query values and run files."""
     whole = not config.passages
     values: dict[str, Any] = {}
@@ -147,7 +148,7 @@ def record(
         slow = SLOWEST.get(name)
         run.metric(f"p95_{name}", np.quantile(times[name], 0.95), unit="ms", band=slow and (None, slow),
                    meaning=f"19 of 20 queries are faster, {VARIANTS[name].title}")  # fmt: skip
-        compared = difference(scored, name, row_above(name, list(scored)), "mrr@10")
+        compared = gains.get(name)
         values[name] = {
             "title": VARIANTS[name].title, "queries": len(result), "against": row_above(name, list(scored)),
             "mean": {measure: float(part.mean()) for measure, part in result.values.items()},
@@ -169,8 +170,9 @@ def record(
 
 
 def show(
-    config: CompareConfig, scored: dict[str, Scored], times: dict[str, np.ndarray], typos: dict[str, Scored], size: int
-) -> None:
+    config: CompareConfig, scored: dict[str, Scored], gains: dict[str, Comparison], times: dict[str, np.ndarray],
+    typos: dict[str, Scored], size: int,
+) -> None:  # fmt: skip
     """The table."""
     count = max(len(result) for result in scored.values())
     console.print(f"\n{config.data}: {count:,} questions, {size:,} passages", highlight=False)
@@ -181,7 +183,7 @@ def show(
         table.add_column(title, justify=justify, no_wrap=bool(title))
     for name, result in scored.items():
         against = row_above(name, list(scored))
-        compared = difference(scored, name, against, "mrr@10")
+        compared = gains.get(name)
         cells = ["", "", "", ""] if compared is None else [
             against, f"{compared.difference:+.3f}", f"{compared.low:+.3f} {compared.high:+.3f}", f"{compared.p:.4f}",
         ]  # fmt: skip
@@ -192,7 +194,7 @@ def show(
     console.print(table)
     if typos:
         before, after = (typos[name].values["mrr@10"].mean() for name in ("late", "spelling"))
-        compared = difference(typos, "spelling", "late", "mrr@10")
+        compared = differences(typos, "mrr@10")["spelling"]
         console.print(f"with a typo in each of {len(typos['late']):,} questions: late {before:.3f}, corrected first "
                       f"{after:.3f}, p {compared.p:.4f}", highlight=False)  # fmt: skip
     for name in scored:

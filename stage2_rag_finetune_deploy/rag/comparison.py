@@ -6,7 +6,7 @@ apart from that, on a few questions that nothing remembers.
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,7 @@ MEASURES = ("mrr@10", "ndcg@10", "recall@10", "hit@1")
 DEPTH = 10  # passages that the user would see
 SLICE = 256  # questions whose lists are held in memory together
 WARM_UP = 3
+DRAWS = 2000  # of the bootstrap: p is known to about 0.005, and 10,000 queries are a lot to draw
 
 
 class Remembering:
@@ -68,7 +69,7 @@ def score_variants(
     """
     limits = limits or {}
     memory: dict = {}
-    shared = parts.with_wrap(lambda part: Remembering(part, memory))
+    shared = replace(parts, wrap=lambda part: Remembering(part, memory))
     retrievers = {name: make_variant(name, shared) for name in names}
     runs: dict[str, dict[str, dict[str, float]]] = {name: {} for name in names}
     ids = list(queries)
@@ -88,12 +89,16 @@ def score_variants(
     }
 
 
-def difference(scored: Mapping[str, Scored], name: str, against: str | None, measure: str) -> Comparison | None:
-    """A variant against another, on the queries that both had; None where there is no other."""
-    if against not in scored:
-        return None
-    count = min(len(scored[name]), len(scored[against]))
-    return paired_bootstrap(scored[against].values[measure][:count], scored[name].values[measure][:count])
+def differences(scored: Mapping[str, Scored], measure: str) -> dict[str, Comparison]:
+    """Every variant against the row above it, on the queries that both had; the first has none."""
+    found = {}
+    for name in scored:
+        against = row_above(name, list(scored))
+        if against is not None:
+            count = min(len(scored[name]), len(scored[against]))
+            before, after = (scored[row].values[measure][:count] for row in (against, name))
+            found[name] = paired_bootstrap(before, after, DRAWS)
+    return found
 
 
 def row_above(name: str, names: Sequence[str]) -> str | None:

@@ -7,7 +7,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from typing import Any
 
 import data
 from labkit.cli import nearest
@@ -71,7 +71,7 @@ def as_they_are(part: Retriever) -> Retriever:
     return part
 
 
-@dataclass
+@dataclass(frozen=True)
 class Parts:
     """What the variants share; each part is made when the first variant asks for it.
 
@@ -80,46 +80,52 @@ class Parts:
         encoder: for everything dense.
         wrap: put around every part that several variants use (the evaluation remembers their answers there).
         rerankers: `cross` and `llm`, by default the newest trained one and SmolLM2.
+        made: the parts so far; a copy of this object (`dataclasses.replace`) shares them.
     """
 
     corpus: Corpus
     encoder: TokenEncoder
     wrap: Callable[[Retriever], Retriever] = as_they_are
     rerankers: Mapping[str, Reranker] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)
 
-    @cached_property
+    @property
     def bm25(self) -> Bm25Retriever:
         """Counts the words of the corpus."""
-        return Bm25Retriever(self.corpus)
+        return self._once("bm25", lambda: Bm25Retriever(self.corpus))
 
-    @cached_property
+    @property
     def windows(self) -> DenseRetriever:
         """Vectors of windows."""
-        return DenseRetriever(self.corpus, self.encoder)
+        return self._once("windows", lambda: DenseRetriever(self.corpus, self.encoder))
 
-    @cached_property
+    @property
     def dense(self) -> DenseRetriever:
         """Vectors of whole passages."""
-        return DenseRetriever(self.corpus, self.encoder, window=0)
+        return self._once("dense", lambda: DenseRetriever(self.corpus, self.encoder, window=0))
 
-    @cached_property
+    @property
     def late_interaction(self) -> LateInteraction:
         """All token vectors."""
-        return LateInteraction(self.corpus, self.encoder)
+        return self._once("late_interaction", lambda: LateInteraction(self.corpus, self.encoder))
+
+    @property
+    def spelling(self) -> SpellingRewriter:
+        """The corpus as a dictionary."""
+        return self._once("spelling", lambda: SpellingRewriter(self.corpus.texts))
 
     def reranker(self, name: str) -> Reranker:
         """`cross` or `llm`. Raises LabError when no cross-encoder has been trained."""
         if name in self.rerankers:
             return self.rerankers[name]
         if name == "cross":
-            return CrossEncoderReranker.of_latest_run()
-        return QueryLikelihood(data.fetch("smollm2-135m-instruct"))
+            return self._once(name, CrossEncoderReranker.of_latest_run)
+        return self._once(name, lambda: QueryLikelihood(data.fetch("smollm2-135m-instruct")))
 
-    def with_wrap(self, wrap: Callable[[Retriever], Retriever]) -> "Parts":
-        """The same parts, nothing made twice, with another wrapper."""
-        other = Parts(self.corpus, self.encoder, wrap, self.rerankers)
-        other.__dict__ |= {name: part for name, part in self.__dict__.items() if name not in ("wrap",)}
-        return other
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        if name not in self.made:
+            self.made[name] = make()
+        return self.made[name]
 
 
 def make_variant(name: str, parts: Parts) -> Retriever:
@@ -146,6 +152,6 @@ def make_variant(name: str, parts: Parts) -> Retriever:
         case "cross" | "llm":
             return RerankedRetriever(make_variant("late", parts), parts.reranker(name))
         case "spelling":
-            return RewritingRetriever(make_variant("late", parts), SpellingRewriter(parts.corpus.texts))
+            return RewritingRetriever(make_variant("late", parts), parts.spelling)
     best = nearest(name, list(VARIANTS))
     raise LabError(f"no way to search is called {name!r}", best or f"one of: {', '.join(VARIANTS)}")

@@ -60,14 +60,15 @@ def run_compare(config: CompareConfig, preset: str) -> None:
             for label in labels:
                 bar.note(label)
                 try:
-                    figures += measure_store(label, problems, config.k, run.dir)
+                    for one in measure_store(label, problems, config.k, run.dir):
+                        figures.append(one)
+                        write_json(run.dir / "table.json", [asdict(each) for each in figures])  # survives Ctrl-C
+                        bar.advance()
                 except LabError as error:
                     skipped[label] = error
-                bar.advance(len(sizes))
         if not figures:
             raise next(iter(skipped.values()))
         show(figures, skipped, max(sizes))
-        write_json(run.dir / "table.json", [asdict(one) for one in figures])
         run.artefact("table.json", "table")
         run.figure(plot(figures, run.dir / "growth.png"), "How each store grows")
         record(run, figures, skipped)
@@ -92,18 +93,16 @@ def parse_sizes(text: str) -> list[int]:
         raise LabError(f"--sizes wants whole numbers with commas, not {text!r}", "--sizes 2000,20000") from None
 
 
-def measure_store(label: str, problems: list[Problem], k: int, folder: Path) -> list[Measured]:
+def measure_store(label: str, problems: list[Problem], k: int, folder: Path) -> Iterator[Measured]:
     """One row of ROWS at every size."""
     name, options, index = ROWS[label]
-    found = []
     with opened(name, label, options, folder / "stores") as (store, place):
         for problem in problems:
             some = SLOW.get(label, len(problem.asked))
             few = Problem(problem.vectors, problem.queries[:some], problem.truth[:some], problem.words,
                           problem.asked[:some])  # fmt: skip
             spec = CollectionSpec("words", problem.vectors.shape[1], {"number": int}, index)
-            found.append(measure(store, label, spec, few, place, k))
-    return found
+            yield measure(store, label, spec, few, place, k)
 
 
 @contextmanager

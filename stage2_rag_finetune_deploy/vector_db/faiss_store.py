@@ -38,7 +38,7 @@ from stage2_rag_finetune_deploy.vector_db.translate import to_sql
 
 DATA, INDEX = "data.sqlite", "index.faiss"
 SQL_TYPES = {str: "TEXT", int: "INTEGER", float: "REAL", bool: "INTEGER"}
-EXACT_BELOW, EXACT_SHARE = 2000, 0.1  # a filter that leaves fewer rows: HNSW would walk past most of them
+EXACT_BELOW, EXACT_SHARE = 2000, 0.02  # a filter that leaves fewer rows: HNSW would walk past most of them
 REBUILD_ABOVE = 0.3  # share of removed nodes in HNSW, which only marks them
 PARAMETERS = 30_000  # SQLite's limit for one statement is 32,766
 
@@ -180,8 +180,9 @@ class FaissCollection(Collection):
             return [(int(rows[i]), float(scores[i])) for i in order]
         chosen = faiss.IDSelectorBatch(rows) if rows is not None else None
         if self.spec.index == "hnsw":
-            chosen = chosen or self._alive
-            settings = faiss.SearchParametersHNSW(sel=chosen, efSearch=max(self.spec.effort, k))
+            passing = len(rows) if rows is not None else self._index.ntotal - len(self._dead)
+            effort = max(self.spec.effort, k) * self._index.ntotal // max(passing, 1)  # it counts what it walks past
+            settings = faiss.SearchParametersHNSW(sel=chosen or self._alive, efSearch=effort)
         else:
             settings = faiss.SearchParameters(sel=chosen)
         with one_thread():

@@ -23,7 +23,7 @@ class Problem:
 
     Attributes:
         vectors: (N, D), unit length. queries: (Q, D). truth: (Q, k) row numbers.
-        words: of the rows; the text of a record is its word. asked: words of the queries.
+        words: of the rows; the text of a record is its word. asked: for hybrid search, each query's nearest word.
     """
 
     vectors: np.ndarray
@@ -44,8 +44,8 @@ def load_problem(rows: int, queries: int, k: int, seed: int = 1) -> Problem:
     order = np.random.default_rng(seed).permutation(len(words))
     asked, kept = order[:queries], order[queries : queries + rows]
     found, questions = unit_rows(vectors[kept]), unit_rows(vectors[asked])
-    return Problem(found, questions, exact_neighbours(questions, found, k), [words[i] for i in kept],
-                   [words[i] for i in asked])  # fmt: skip
+    truth, names = exact_neighbours(questions, found, k), [words[i] for i in kept]
+    return Problem(found, questions, truth, names, [names[row] for row in truth[:, 0]])
 
 
 @dataclass

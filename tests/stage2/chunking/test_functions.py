@@ -47,7 +47,7 @@ def test_units_by_hand():
 
 def test_a_class_that_does_not_fit_becomes_its_head_and_its_methods(chunker):
     """Catches: methods without the name of their class; the class's docstring lost."""
-    nodes = chunker("function", 24).get_nodes_from_documents([make_document("pkg/m.py", SOURCE)])
+    nodes = chunker("function", 20).get_nodes_from_documents([make_document("pkg/m.py", SOURCE)])
     assert [(node.metadata[HEADER_PATH], node.text.strip()[:9]) for node in nodes][-3:] == [
         ("m.py > A", "class A:\n"), ("m.py > A > g", "def g(sel"), ("m.py > A > h", "# of h\n  "),
     ]  # fmt: skip
