@@ -16,7 +16,7 @@ from typing import Any
 from data.formats import FORMATS, FormatError, Sample, convert, get_format, to_row
 from labkit.cli import Parser
 from labkit.errors import LabError
-from labkit.files import write_text
+from labkit.files import write_jsonl
 from labkit.progress import console
 
 SHOWN = 20  # problems on the screen
@@ -160,10 +160,5 @@ def run_convert(words: list[str]) -> None:
             reading.problems.append(Problem(number, str(error)))
     reading.problems.sort(key=lambda problem: problem.line)
     report(values.source, reading)
-    write_samples(values.target, rows)
+    write_jsonl(values.target, rows)
     console.print(f"samples written to {values.target}: {len(rows)}", markup=False, highlight=False, soft_wrap=True)
-
-
-def write_samples(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """Rows as JSONL, atomically."""
-    return write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

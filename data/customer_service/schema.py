@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-import jsonschema
-
 SLOTS_OF = {  # intent -> the slots it may carry, in the order in which they are written
     "order_status": ("order_id", "product", "date"),
     "cancel_order": ("order_id", "product", "reason", "date"),
@@ -95,7 +93,9 @@ def label_schema() -> dict[str, Any]:
 
 
 @cache
-def _validator() -> jsonschema.Draft202012Validator:
+def _validator() -> Any:
+    import jsonschema  # a third of a second, at the start of every program that uses `data`
+
     return jsonschema.Draft202012Validator(label_schema())
 
 

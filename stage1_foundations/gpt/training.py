@@ -8,7 +8,6 @@ its reason. A run that is resumed is bit-identical to one that never stopped: te
 
 import contextlib
 import dataclasses
-import json
 import math
 import signal
 import threading
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from labkit.device import autocast, choose_device, choose_dtype, keep_freed_memory
 from labkit.errors import LabError
-from labkit.files import write_text
+from labkit.files import write_jsonl
 from stage1_foundations.gpt import batches, checkpoint, corpus, distributed, evaluate
 from stage1_foundations.gpt.model import GPT
 from stage1_foundations.gpt.optimizer import build_optimizers, set_rate
@@ -268,7 +267,7 @@ def save(trainer: Trainer, folder: Path) -> None:
     """Write the checkpoint and the log, both whole or not at all; in the main process only."""
     if trainer.world.is_main:
         checkpoint.save_checkpoint(folder / "checkpoint.pt", trainer.state())
-        write_text(folder / "log.jsonl", "".join(json.dumps(row) + "\n" for row in trainer.history))
+        write_jsonl(folder / "log.jsonl", trainer.history)
 
 
 def evaluate_and_save(trainer: Trainer, folder: Path, on_evaluation: Callable[[Trainer, dict], None]) -> None:

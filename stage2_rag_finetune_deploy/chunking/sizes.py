@@ -41,14 +41,15 @@ class TokenCounter:
         found: list[int] = []
         for start in range(0, len(stripped), BATCH):
             batch = stripped[start : start + BATCH]
-            found += [max(tokens, -(-len(" ".join(text.split())) // CHARACTERS_PER_TOKEN))
-                      for text, tokens in zip(batch, self._tokens(batch), strict=True)]  # fmt: skip
+            lengths = [len(" ".join(text.split())) for text in batch]
+            found += [max(tokens, -(-length // CHARACTERS_PER_TOKEN))
+                      for length, tokens in zip(lengths, self._tokens(batch, lengths), strict=True)]  # fmt: skip
         return found
 
-    def _tokens(self, texts: list[str]) -> list[int]:
+    def _tokens(self, texts: list[str], lengths: list[int]) -> list[int]:
         if self.tokenizer is None:
-            lengths = [len(" ".join(text.split())) + 3 * len(WIDE.findall(text)) for text in texts]
-            return [length // 4 + bool(length) for length in lengths]
+            return [(length + 3 * len(WIDE.findall(text))) // 4 + bool(length)
+                    for text, length in zip(texts, lengths, strict=True)]  # fmt: skip
         encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [len(encoding.ids) for encoding in encodings]
 

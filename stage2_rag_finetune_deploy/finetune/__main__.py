@@ -3,6 +3,7 @@
 import sys
 
 from labkit.cli import Command, lab_main
+from labkit.errors import guarded
 from stage2_rag_finetune_deploy.finetune import (
     ask_command,
     evaluate_command,
@@ -31,15 +32,9 @@ COMMANDS = [
 
 def main(words: list[str]) -> int:
     """The command line; `ask` and `llamafactory` take plain words as well."""
-    words = ask_command.with_text(words)
-    try:
-        words = llamafactory_command.with_words(words)
-    except Exception as error:
-        from labkit.errors import report_error
-
-        return report_error(error)
+    words = llamafactory_command.with_words(ask_command.with_text(words))
     return lab_main("python -m stage2_rag_finetune_deploy.finetune", "LoRA, QLoRA and SFT.", COMMANDS, words)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(guarded(main)(None))

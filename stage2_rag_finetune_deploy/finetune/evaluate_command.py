@@ -16,14 +16,14 @@ from scipy.stats import binomtest
 import data
 from data.understanding import Utterance
 from labkit.cli import option
-from labkit.device import choose_device, choose_dtype
 from labkit.errors import LabError
 from labkit.progress import console
 from labkit.runs import start_run
 from stage1_foundations.embeddings.bootstrap import Items, interval, replicate_scores
-from stage2_rag_finetune_deploy.finetune.base_model import load_base
+from stage2_rag_finetune_deploy.finetune.base_model import load_placed
 from stage2_rag_finetune_deploy.finetune.generation import generate
-from stage2_rag_finetune_deploy.finetune.sft_command import newest_merged, prefer_explicit_attention
+from stage2_rag_finetune_deploy.finetune.samples import evenly
+from stage2_rag_finetune_deploy.finetune.sft_command import newest_merged
 from stage2_rag_finetune_deploy.finetune.understanding import Scores, few_shot_messages, prompt_messages, score
 
 
@@ -53,8 +53,8 @@ def run_evaluate(config: EvaluateConfig, preset: str) -> None:
     tuned = config.model or newest_merged()
     name = config.data or trained_on(tuned)
     test = data.load_understanding(name, "test")
-    if config.samples is not None and config.samples < len(test):  # evenly: the file is in the order of the voices
-        test = [test[number * len(test) // config.samples] for number in range(config.samples)]
+    if config.samples is not None:
+        test = evenly(test, config.samples)
     shots = parse_shots(config.shots)
     train = data.load_understanding(name, "train")
     with start_run("stage2", "finetune", "evaluate", config, preset, config.seed) as run:
@@ -65,9 +65,12 @@ def run_evaluate(config: EvaluateConfig, preset: str) -> None:
             prompts[f"base, {count} examples"] = [
                 few_shot_messages(each.text, each.language, examples) for each in test
             ]
-        for label, messages in prompts.items():
-            results[label] = ask(config, config.base, test, messages, label)
-        results["tuned"] = ask(config, tuned, test, prompts["base"], "tuned")
+        asked = ((config.base, prompts), (tuned, {"tuned": prompts["base"]}))
+        for folder, wanted in asked:
+            model, tokenizer = load_placed(folder, config.device)
+            for label, messages in wanted.items():
+                replies = generate(model, tokenizer, messages, config.new_tokens, batch=32, description=label)
+                results[label] = score(test, replies)
         show(results, config.seed)
         for label, scores in results.items():
             for figure, value in scores.as_dict().items():
@@ -109,18 +112,6 @@ def pick_examples(train: Sequence[Utterance], count: int) -> list[Utterance]:
         by_intent.setdefault(utterance.intent, []).append(utterance)
     rounds = max(len(group) for group in by_intent.values())
     return [group[number] for number in range(rounds) for group in by_intent.values() if number < len(group)][:count]
-
-
-def ask(
-    config: EvaluateConfig, folder: Path | None, test: Sequence[Utterance], prompts: Sequence, label: str
-) -> Scores:
-    """One model's score."""
-    device = choose_device(config.device)
-    dtype = choose_dtype("auto", device)
-    model, tokenizer = load_base(folder, dtype)
-    prefer_explicit_attention(model, device, dtype)
-    replies = generate(model.to(device), tokenizer, prompts, config.new_tokens, batch=32, description=label)
-    return score(test, replies)
 
 
 # exercise: finetune.mcnemar

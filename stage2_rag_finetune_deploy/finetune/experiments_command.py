@@ -1,24 +1,25 @@
 """`experiments`: rank, alpha and target modules, one at a time: memory against quality."""
 
+import copy
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.table import Table
 
 import data
 from labkit.cli import option
-from labkit.device import choose_device, choose_dtype
 from labkit.errors import LabError
 from labkit.files import write_json
 from labkit.plots import new_figure, save_figure
 from labkit.progress import console
 from labkit.runs import start_run
 from stage2_rag_finetune_deploy.finetune import lora
-from stage2_rag_finetune_deploy.finetune.base_model import load_base, parameter_count
-from stage2_rag_finetune_deploy.finetune.samples import load_samples
-from stage2_rag_finetune_deploy.finetune.sft_command import answer, prefer_explicit_attention
+from stage2_rag_finetune_deploy.finetune.base_model import load_placed, parameter_count
+from stage2_rag_finetune_deploy.finetune.samples import Samples, load_samples
+from stage2_rag_finetune_deploy.finetune.sft_command import answer
 from stage2_rag_finetune_deploy.finetune.sft_config import TARGETS, SftConfig
 from stage2_rag_finetune_deploy.finetune.training import HandTrainer
 from stage2_rag_finetune_deploy.finetune.understanding import score
@@ -68,11 +69,18 @@ def parse_cells(text: str) -> list[tuple[int, float, str]]:
 def run_experiments(config: ExperimentsConfig, preset: str) -> None:
     """Train every cell from the same base on the same batches; a table and a figure."""
     cells = parse_cells(config.cells)
+    base, tokenizer = load_placed(config.base)
+    train = load_samples(tokenizer, config.data, "train", 600, config.limit)
+    validation = load_samples(tokenizer, config.data, "validation", 600, config.samples)
     rows = []
     with start_run("stage2", "finetune", "experiments", config, preset, config.seed) as run:
         for rank, alpha, targets in cells:
-            rows.append(run_cell(config, rank, alpha, targets))
-            row = rows[-1]
+            model = copy.deepcopy(base)
+            torch.manual_seed(config.seed)
+            lora.inject(model, rank, alpha, TARGETS[targets])
+            row = {"rank": rank, "alpha": alpha, "targets": targets}
+            row |= run_cell(config, model, tokenizer, train, validation)
+            rows.append(row)
             name = f"rank {rank}, alpha {alpha:g}, {targets}"
             console.print(f"{name}: exact {row['exact']:.1%}, validation {row['val_loss']:.4f}", markup=False)
             run.metric(f"exact {name}", row["exact"], meaning=f"{config.samples} validation utterances")
@@ -81,26 +89,20 @@ def run_experiments(config: ExperimentsConfig, preset: str) -> None:
         run.figure(draw(rows, run.dir / "cells.png"), "trainable parameters against exact match")
 
 
-def run_cell(config: ExperimentsConfig, rank: int, alpha: float, targets: str) -> dict[str, float | int | str]:
-    """One adapter: trained, counted and asked."""
-    device = choose_device("auto")
-    dtype = choose_dtype("auto", device)
-    model, tokenizer = load_base(config.base, dtype)
-    prefer_explicit_attention(model, device, dtype)
-    torch.manual_seed(config.seed)
-    lora.inject(model.to(device), rank, alpha, TARGETS[targets])
+def run_cell(
+    config: ExperimentsConfig, model: Any, tokenizer: Any, train: Samples, validation: Samples
+) -> dict[str, float]:
+    """One model with a fresh adapter: trained, counted and asked."""
     settings = dataclasses.replace(
         SftConfig(), steps=config.steps, batch=config.batch, lr=config.lr, seed=config.seed, eval_every=config.steps
     )
-    train = load_samples(tokenizer, config.data, "train", 600, config.limit)
-    validation = load_samples(tokenizer, config.data, "validation", 600, config.samples)
     done = HandTrainer(model, train.rows, validation.rows, settings, tokenizer.pad_token_id).train()
     utterances = data.load_understanding(config.data, "validation")[: config.samples]
     scores = score(utterances, answer(model, tokenizer, utterances)[0])
     trainable, whole = parameter_count(model)
     return {
-        "rank": rank, "alpha": alpha, "targets": targets, "trainable": trainable, "share": trainable / whole,
-        "training_mb": 16 * trainable / 1e6, "seconds": done.seconds, "val_loss": done.history[-1]["val_loss"],
+        "trainable": trainable, "share": trainable / whole, "training_mb": 16 * trainable / 1e6,
+        "seconds": done.seconds, "val_loss": done.history[-1]["val_loss"],
         "exact": scores.mean("exact"), "intent": scores.mean("intent"),
     }  # fmt: skip
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import data
 from data.customer_service.preferences import preference_pairs
+from data.formats import Conversation, to_row
 from data.understanding import Utterance
 from labkit.cli import nearest
 from labkit.errors import LabError
-from labkit.files import write_text
+from labkit.files import write_jsonl, write_text
 from stage2_rag_finetune_deploy.finetune.understanding import prompt_messages
 
 INFO = Path(__file__).with_name("llamafactory") / "dataset_info.json"
@@ -29,9 +30,9 @@ def conversation(utterance: Utterance, answer: str | None = None) -> Record:
     """A ShareGPT record: the prompt's messages, and the answer where one is given; the system message apart."""
     messages = prompt_messages(utterance.text, utterance.language)
     system = "".join(message["content"] for message in messages if message["role"] == "system")
-    turns = [{"from": "human", "value": message["content"]} for message in messages if message["role"] == "user"]
-    turns += [] if answer is None else [{"from": "gpt", "value": answer}]
-    return {"id": utterance.id, "conversations": turns, "system": system}
+    turns = [("human", message["content"]) for message in messages if message["role"] == "user"]
+    turns += [] if answer is None else [("gpt", answer)]
+    return to_row(Conversation(tuple(turns), system, utterance.id))
 
 
 def supervised(utterances: Iterable[Utterance]) -> Iterable[Record]:
@@ -69,12 +70,12 @@ def prepare(folder: Path) -> dict[str, int]:
     """Write every data set and the list of them into a folder; returns name -> records."""
     info, counts = read_info(INFO.parent), {}
     for name, build in builders().items():
-        lines = [json.dumps(record, ensure_ascii=False) for record in build()]
-        write_text(folder / info[name]["file_name"], "\n".join(lines) + "\n")
-        counts[name] = len(lines)
+        records = list(build())
+        write_jsonl(folder / info[name]["file_name"], records)
+        counts[name] = len(records)
     sums = [{"prompt": [{"role": "user", "content": question.prompt}], "answer": question.answer}
             for question in data.load_verifiable("chain_sum", SUMS, SEED)]  # fmt: skip
-    write_text(folder / "chain_sum.jsonl", "".join(json.dumps(record) + "\n" for record in sums))
+    write_jsonl(folder / "chain_sum.jsonl", sums)
     counts["chain_sum"] = len(sums)
     write_text(folder / INFO.name, INFO.read_text(encoding="utf-8"))
     return counts

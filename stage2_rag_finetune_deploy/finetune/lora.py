@@ -14,7 +14,7 @@ Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models", equation 3
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,24 @@ def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
 
 
+def find_linear(model: nn.Module, names: Iterable[str]) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """(parent, own name, layer) of every `nn.Linear` with one of the names: what is needed to replace it.
+
+    Raises:
+        LabError: no layer has one of the names.
+    """
+    names = tuple(names)
+    found = [
+        (parent, name, child)
+        for parent in list(model.modules())
+        for name, child in parent.named_children()
+        if name in names and isinstance(child, nn.Linear)
+    ]
+    if not found:
+        raise LabError(f"no linear layer is called {' or '.join(names)}", "the names that print(model) shows")
+    return found
+
+
 # exercise: finetune.inject
 def inject(
     model: nn.Module, rank: int = 8, alpha: float = 16, targets: Iterable[str] = ALL_LINEAR, dropout: float = 0.0
@@ -116,19 +134,11 @@ def inject(
     Raises:
         LabError: the model has an adapter already, or no layer has one of the names, or the rank is not positive.
     """
-    targets = tuple(targets)
     if rank < 1:
         raise LabError(f"a rank of {rank} is not possible", "--rank 8")
     if lora_layers(model):
         raise LabError("the model has an adapter already", "merge it first, or load the base again")
-    found = [
-        (parent, name, child)
-        for parent in list(model.modules())
-        for name, child in parent.named_children()
-        if name in targets and isinstance(child, nn.Linear)
-    ]
-    if not found:
-        raise LabError(f"no linear layer is called {' or '.join(targets)}", "the names that print(model) shows")
+    found = find_linear(model, targets)
     model.requires_grad_(False)
     for parent, name, child in found:
         setattr(parent, name, LoRALinear(child, rank, alpha, dropout))
@@ -204,6 +214,19 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
+@torch.no_grad()
+def fill(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    """Copy A and B from a state with PEFT's names; False, and nothing is copied, where it has other layers or sizes."""
+    wanted = {name: tensor.shape for name, tensor in adapter_state(model).items()}
+    if wanted != {name: tensor.shape for name, tensor in state.items()}:
+        return False
+    for name, layer in lora_layers(model).items():
+        layer.unmerge()
+        layer.lora_A.copy_(state[f"{PREFIX}{name}.lora_A.weight"])
+        layer.lora_B.copy_(state[f"{PREFIX}{name}.lora_B.weight"])
+    return True
+
+
 def save_adapter(model: nn.Module, folder: str | Path) -> Path:
     """Write adapter_model.safetensors and adapter_config.json, each whole or not at all.
 
@@ -251,12 +274,6 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
         raise LabError(f"the adapter in {folder} was trained on another base", advice)
     if not lora_layers(model):
         inject(model, config["r"], config["lora_alpha"], config["target_modules"], config.get("lora_dropout", 0.0))
-    wanted = {name: tensor.shape for name, tensor in adapter_state(model).items()}
-    if wanted != {name: tensor.shape for name, tensor in state.items()}:
+    if not fill(model, state):
         raise LabError(f"the adapter in {folder} does not fit this model: other layers or sizes", advice)
-    with torch.no_grad():
-        for name, layer in lora_layers(model).items():
-            layer.unmerge()
-            layer.lora_A.copy_(state[f"{PREFIX}{name}.lora_A.weight"])
-            layer.lora_B.copy_(state[f"{PREFIX}{name}.lora_B.weight"])
     return model

@@ -17,10 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from labkit.errors import LabError
+from stage2_rag_finetune_deploy.finetune.lora import ALL_LINEAR, find_linear
 from stage2_rag_finetune_deploy.finetune.nf4 import ABSMAX_BLOCK, BLOCK, NF4, dequantise_nf4, quantise_nf4
-
-ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 class NF4Product(torch.autograd.Function):
@@ -116,14 +114,10 @@ def make_qlora(
     Raises:
         LabError: no layer has one of the names.
     """
-    targets, generator = tuple(targets), torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     model.requires_grad_(False)
-    found = [(parent, name, child) for parent in list(model.modules()) for name, child in parent.named_children()
-             if name in targets and isinstance(child, nn.Linear)]  # fmt: skip
-    if not found:
-        raise LabError(f"no linear layer is called {' or '.join(targets)}", "the names that print(model) shows")
     trained = []
-    for parent, name, child in found:
+    for parent, name, child in find_linear(model, targets):
         layer = QLoRALinear(NF4Linear(child, double), rank, alpha, generator)
         setattr(parent, name, layer)
         trained += [layer.lora_A, layer.lora_B]

@@ -23,18 +23,21 @@ from labkit.errors import LabError
 from labkit.progress import console, progress
 from labkit.runs import Run, start_run
 from stage2_rag_finetune_deploy.finetune.base_model import load_base
-from stage2_rag_finetune_deploy.finetune.chat_format import collate, encode
+from stage2_rag_finetune_deploy.finetune.chat_format import collate
+from stage2_rag_finetune_deploy.finetune.lora import ALL_LINEAR, find_linear
+from stage2_rag_finetune_deploy.finetune.nf4 import dequantise_nf4
 from stage2_rag_finetune_deploy.finetune.qlora import (
-    ALL_LINEAR,
     NF4Linear,
     QLoRALinear,
     expected_bytes,
     make_qlora,
     weight_bytes,
 )
-from stage2_rag_finetune_deploy.finetune.understanding import prompt_messages
+from stage2_rag_finetune_deploy.finetune.samples import encode_pairs, utterance_pairs
+from stage2_rag_finetune_deploy.finetune.training import validation_loss
 
 RANDOM_7B = "random-7b"
+DATA, MAX_LENGTH = "customer-service-en", 512
 SCHEMES = ("fp32", "bf16", "nf4", "nf4-double")
 Batch = dict[str, Tensor]
 
@@ -74,7 +77,7 @@ def run_qlora(config: QloraConfig, preset: str) -> None:
         model, tokenizer = load_plain(config.model, dtype, device)
         batches = make_batches(tokenizer, config, device)
         if config.model != RANDOM_7B:
-            compare_memory(run, model, tokenizer, config, device)
+            compare_memory(run, model, tokenizer, config)
             compare_training(run, model, batches, config)
         else:
             train_large(run, model, batches, config, device)
@@ -98,7 +101,7 @@ def load_plain(name: str, dtype: torch.dtype, device: torch.device) -> tuple[nn.
 
 def make_batches(tokenizer: Any, config: QloraConfig, device: torch.device) -> list[Batch]:
     """As many batches of training utterances as there are steps, the order drawn from the seed."""
-    utterances = data.load_understanding("customer-service-en", "train")
+    utterances = data.load_understanding(DATA, "train")
     order = torch.randperm(len(utterances), generator=torch.Generator().manual_seed(config.seed)).tolist()
     wanted = config.steps * config.batch_size
     chosen = [utterances[number] for number in (order * (wanted // len(order) + 1))[:wanted]]
@@ -107,13 +110,11 @@ def make_batches(tokenizer: Any, config: QloraConfig, device: torch.device) -> l
 
 def batched(tokenizer: Any, utterances: Sequence[Any], size: int, device: torch.device) -> list[Batch]:
     """Utterances with their labels, encoded and padded."""
-    encoded = [
-        encode(tokenizer, prompt_messages(utterance.text, utterance.language), utterance.label, max_length=512)
-        for utterance in utterances
+    rows = encode_pairs(tokenizer, DATA, utterance_pairs(utterances), MAX_LENGTH).rows
+    parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+    return [
+        {name: value.to(device) for name, value in collate(part, tokenizer.pad_token_id).items()} for part in parts
     ]
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    parts = [encoded[start : start + size] for start in range(0, len(encoded), size)]
-    return [{name: value.to(device) for name, value in collate(part, pad).items()} for part in parts]
 
 
 # ------------------------------------------------------------------------------------------------------------- memory
@@ -123,14 +124,12 @@ def in_scheme(model: nn.Module, scheme: str) -> nn.Module:
     """A copy of a model in one of SCHEMES; the linear layers inside the blocks are quantised, nothing else."""
     made = copy.deepcopy(model).requires_grad_(False).to(torch.float32 if scheme == "fp32" else torch.bfloat16)
     if scheme.startswith("nf4"):
-        for parent in list(made.modules()):
-            for name, child in parent.named_children():
-                if name in ALL_LINEAR and isinstance(child, nn.Linear):
-                    setattr(parent, name, NF4Linear(child, double=scheme == "nf4-double"))
+        for parent, name, child in find_linear(made, ALL_LINEAR):
+            setattr(parent, name, NF4Linear(child, double=scheme == "nf4-double"))
     return made.eval()
 
 
-def compare_memory(run: Run, model: nn.Module, tokenizer: Any, config: QloraConfig, device: torch.device) -> None:
+def compare_memory(run: Run, model: nn.Module, tokenizer: Any, config: QloraConfig) -> None:
     """The table of the four schemes."""
     inside = sum(child.weight.numel() for name, child in model.named_modules()
                  if name.split(".")[-1] in ALL_LINEAR)  # fmt: skip
@@ -138,17 +137,18 @@ def compare_memory(run: Run, model: nn.Module, tokenizer: Any, config: QloraConf
     table = Table(box=None, pad_edge=False)
     for heading in ("weights in", "MB", "by formula", "bits a weight", "relative error", "loss"):
         table.add_column(heading, justify="left" if heading == "weights in" else "right")
-    utterances = data.load_understanding("customer-service-en", "validation")[: config.evaluate]
+    utterances = data.load_understanding(DATA, "validation")[: config.evaluate]
+    rows = encode_pairs(tokenizer, DATA, utterance_pairs(utterances), MAX_LENGTH).rows if utterances else []
     for scheme in progress(SCHEMES, description="schemes"):
         made = in_scheme(model, scheme)
         kept, formula = weight_bytes(made), expected_bytes(inside, others, scheme)
         bits = 8 * expected_bytes(inside, 0, scheme) / inside
-        loss = mean_loss(made, batched(tokenizer, utterances, 8, device)) if utterances else float("nan")
+        loss = validation_loss(made, rows, tokenizer.pad_token_id) if rows else float("nan")
         error = relative_error(model, made) if scheme.startswith("nf4") else 0.0
         table.add_row(scheme, f"{kept / 1e6:.1f}", f"{formula / 1e6:.1f}", f"{bits:.3f}", f"{100 * error:.1f} %",
-                      f"{loss:.4f}" if utterances else "-")  # fmt: skip
+                      f"{loss:.4f}" if rows else "-")  # fmt: skip
         run.metric(f"mb_{scheme}", kept / 1e6, unit="MB", meaning="all weights as kept, linear layers in this scheme")
-        if utterances:
+        if rows:
             run.metric(f"loss_{scheme}", loss, unit="nats/token", meaning="labels of validation utterances, untrained")
         del made
     console.print(table)
@@ -159,8 +159,6 @@ def compare_memory(run: Run, model: nn.Module, tokenizer: Any, config: QloraConf
 @torch.inference_mode()
 def relative_error(model: nn.Module, quantised: nn.Module) -> float:
     """|W' - W| / |W| over all quantised layers."""
-    from stage2_rag_finetune_deploy.finetune.nf4 import dequantise_nf4
-
     wrong = whole = 0.0
     plain = dict(model.named_modules())
     for name, module in quantised.named_modules():
@@ -171,17 +169,6 @@ def relative_error(model: nn.Module, quantised: nn.Module) -> float:
     return (wrong / whole) ** 0.5
 
 
-@torch.inference_mode()
-def mean_loss(model: nn.Module, batches: Sequence[Batch]) -> float:
-    """Mean over all label tokens, in nats."""
-    total = count = 0.0
-    for batch in batches:
-        tokens = (batch["labels"][:, 1:] != -100).sum().item()
-        total += model(**batch).loss.item() * tokens
-        count += tokens
-    return total / count
-
-
 # ----------------------------------------------------------------------------------------------------------- training
 
 
@@ -189,16 +176,14 @@ def quantise_with_bitsandbytes(model: nn.Module, double: bool, dtype: torch.dtyp
     """The linear layers as bitsandbytes' Linear4bit, in place: what from_pretrained does with BitsAndBytesConfig."""
     from bitsandbytes.nn import Linear4bit, Params4bit
 
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if name in ALL_LINEAR and isinstance(child, nn.Linear):
-                layer = Linear4bit(child.in_features, child.out_features, child.bias is not None, dtype, double, "nf4",
-                                   device="meta")  # fmt: skip
-                device = child.weight.device
-                layer.weight = Params4bit(child.weight.data, False, compress_statistics=double, quant_type="nf4",
-                                          module=layer).to(device)  # fmt: skip
-                layer.bias = child.bias
-                setattr(parent, name, layer)
+    for parent, name, child in find_linear(model, ALL_LINEAR):
+        layer = Linear4bit(child.in_features, child.out_features, child.bias is not None, dtype, double, "nf4",
+                           device="meta")  # fmt: skip
+        device = child.weight.device
+        layer.weight = Params4bit(child.weight.data, False, compress_statistics=double, quant_type="nf4",
+                                  module=layer).to(device)  # fmt: skip
+        layer.bias = child.bias
+        setattr(parent, name, layer)
     model.is_loaded_in_4bit = True
     return model
 

@@ -43,6 +43,11 @@ class Samples:
         return sum(len(row.ids) for row in self.rows)
 
 
+def evenly(items: list[Any], count: int) -> list[Any]:
+    """`count` items from all over the list (the files are in the order of the voices), or all where there are fewer."""
+    return [items[number * len(items) // count] for number in range(count)] if count < len(items) else items
+
+
 def utterance_pairs(utterances: Sequence[Utterance]) -> list[Pair]:
     """The task's prompt and the label."""
     return [(prompt_messages(each.text, each.language), each.label) for each in utterances]
@@ -119,6 +124,4 @@ def load_samples(tokenizer: Any, name: str, split: str, max_length: int, limit: 
     else:
         raise LabError(f"no data set and no file is called {name!r}",
                        f"--data {nearest(name, list(SETS)) or ', '.join(SETS)}")  # fmt: skip
-    if limit and limit < len(pairs):
-        pairs = [pairs[number * len(pairs) // limit] for number in range(limit)]
-    return encode_pairs(tokenizer, name, pairs, max_length)
+    return encode_pairs(tokenizer, name, evenly(pairs, limit) if limit else pairs, max_length)

@@ -4,7 +4,6 @@ A run's folder holds `adapter/` (PEFT's format), `merged/` (a plain checkpoint f
 `checkpoint/` (to resume from), `replies.jsonl` (what the tuned model answered) and the report.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,15 +13,14 @@ import torch
 
 import data
 from data.understanding import SETS, Utterance
-from labkit.device import choose_device, choose_dtype
 from labkit.errors import LabError
-from labkit.files import write_json, write_text
+from labkit.files import write_json, write_jsonl
 from labkit.plots import new_figure, save_figure
 from labkit.progress import console, progress
-from labkit.runs import Run, start_run
+from labkit.runs import Run, latest_run, start_run
 from labkit.timing import human_seconds, peak_memory_mb
 from stage2_rag_finetune_deploy.finetune import lora, trl_trainer
-from stage2_rag_finetune_deploy.finetune.base_model import load_base, parameter_count
+from stage2_rag_finetune_deploy.finetune.base_model import load_placed, parameter_count
 from stage2_rag_finetune_deploy.finetune.export import export_merged
 from stage2_rag_finetune_deploy.finetune.forgetting import perplexity
 from stage2_rag_finetune_deploy.finetune.generation import generate
@@ -39,18 +37,14 @@ def run_sft(config: SftConfig, preset: str) -> None:
     for name in ("steps", "batch", "rank", "eval_every", "max_length"):
         if getattr(config, name) < 1:
             raise LabError(f"--{name.replace('_', '-')} {getattr(config, name)} is not possible", "a number from 1 on")
-    device = choose_device(config.device)
-    dtype = choose_dtype(config.dtype, device)
-    model, tokenizer = load_base(config.base, dtype)
-    prefer_explicit_attention(model, device, dtype)
+    model, tokenizer = load_placed(config.base, config.device, config.dtype)
     train = load_samples(tokenizer, config.data, "train", config.max_length, config.limit)
     validation = load_samples(tokenizer, config.data, "validation", config.max_length, config.eval_samples)
     with start_run("stage2", "finetune", "sft", config, preset, config.seed) as run:
-        model = model.to(device)
         before = perplexity(model, tokenizer, config.forget_tokens) if config.forget_tokens else None
-        introduce(config, train, dtype, device)
+        introduce(config, train, model)
         trainer = train_by_hand if config.trainer == "hand" else train_by_trl
-        model, done = trainer(model, tokenizer, train, validation, config, run.dir, dtype)
+        model, done = trainer(model, tokenizer, train, validation, config, run.dir)
         record_training(run, model, train, done, config)
         lora.save_adapter(model, run.dir / "adapter")
         export_merged(model, tokenizer, run.dir / "merged")
@@ -65,25 +59,19 @@ def run_sft(config: SftConfig, preset: str) -> None:
         run.next(f'{PROG} ask "where is KM204817?"')
 
 
-def prefer_explicit_attention(model: Any, device: torch.device, dtype: torch.dtype) -> None:
-    """On a processor the fused kernel is slow in bfloat16: 508 tokens/s with it, 724 without (NOTES.md)."""
-    if device.type == "cpu" and dtype == torch.bfloat16:
-        model.set_attn_implementation("eager")
-
-
-def introduce(config: SftConfig, train: Samples, dtype: torch.dtype, device: torch.device) -> None:
+def introduce(config: SftConfig, train: Samples, model: Any) -> None:
     """What is about to be done."""
     console.print(f"data    {train.name}: {len(train.rows):,} samples, {train.tokens:,} tokens", markup=False)
     if train.too_long:
         console.print(f"        {train.too_long} samples are longer than {config.max_length} tokens and left out",
                       style="yellow")  # fmt: skip
     console.print(f"train   {config.trainer}, {config.steps} steps of {config.batch}, LoRA rank {config.rank} on "
-                  f"{config.targets} layers; {device}, weights in {str(dtype).removeprefix('torch.')}, "
+                  f"{config.targets} layers; {model.device}, weights in {str(model.dtype).removeprefix('torch.')}, "
                   f"{torch.get_num_threads()} threads", markup=False, soft_wrap=True)  # fmt: skip
 
 
 def train_by_hand(
-    model: Any, tokenizer: Any, train: Samples, validation: Samples, config: SftConfig, folder: Path, dtype: torch.dtype
+    model: Any, tokenizer: Any, train: Samples, validation: Samples, config: SftConfig, folder: Path
 ) -> tuple[Any, Progress]:
     """The loop of training.py."""
     if config.four_bit or config.packing:
@@ -103,15 +91,15 @@ def train_by_hand(
 
 
 def train_by_trl(
-    model: Any, tokenizer: Any, train: Samples, validation: Samples, config: SftConfig, folder: Path, dtype: torch.dtype
+    model: Any, tokenizer: Any, train: Samples, validation: Samples, config: SftConfig, folder: Path
 ) -> tuple[Any, Progress]:
     """TRL's SFTTrainer over PEFT; the adapter comes back into this lab's layers."""
+    dtype = model.dtype
     if config.four_bit:
         from stage2_rag_finetune_deploy.finetune.qlora_command import quantise_with_bitsandbytes
 
         model = quantise_with_bitsandbytes(model, True, dtype)
     started = time.perf_counter()
-    checkpoints = folder / "checkpoint"
     with progress(total=config.steps, description="train (trl)") as bar:
 
         def on_log(step: int, loss: float) -> None:
@@ -119,16 +107,15 @@ def train_by_trl(
             bar.note(f"loss {loss:.3f}")
 
         trainer = trl_trainer.make_trainer(
-            model, tokenizer, train, validation, config, checkpoints, dtype, on_log
+            model, tokenizer, train, validation, config, folder / "checkpoint", dtype, on_log
         )
         trainer.train(
             resume_from_checkpoint=trl_trainer.last_checkpoint(config.resume / "checkpoint") if config.resume else None
         )
     done = trl_trainer.progress_of(trainer, train, config, time.perf_counter() - started)
     trainer.model.save_pretrained(folder / "adapter")
-    plain, _ = load_base(config.base, dtype)  # PEFT's wrapping is undone, and four bits do not merge
-    prefer_explicit_attention(plain, model.device, dtype)
-    return lora.load_adapter(plain.to(model.device), folder / "adapter"), done
+    plain, _ = load_placed(config.base, config.device, config.dtype)  # PEFT's wrapping is undone, four bits don't merge
+    return lora.load_adapter(plain, folder / "adapter"), done
 
 
 def record_training(run: Run, model: Any, train: Samples, done: Progress, config: SftConfig) -> None:
@@ -180,7 +167,7 @@ def record_test(
         {"id": each.id, "text": each.text, "label": each.label, "reply": reply, "exact": exact}
         for each, reply, exact in zip(test, replies, scores.exact, strict=True)
     ]
-    write_text(run.dir / "replies.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_jsonl(run.dir / "replies.jsonl", rows)
     run.artefact("replies.jsonl", kind="replies")
     bands = {"exact": (0.75, None), "intent": (0.90, None)} if config == PRESETS.get("cpu") else {}
     for name, value in scores.as_dict().items():
@@ -212,11 +199,7 @@ def newest_merged() -> Path:
     Raises:
         LabError: there is none.
     """
-    from labkit.runs import latest_run
-
     folder = latest_run("stage2", "finetune", "sft")
     if folder is None or not (folder / "merged" / "config.json").is_file():
         raise LabError("no fine-tuned model yet", f"{PROG} sft")
     return folder / "merged"
-
-

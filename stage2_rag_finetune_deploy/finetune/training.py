@@ -190,16 +190,8 @@ class HandTrainer:
             raise LabError(f"no checkpoint in {folder}", "the same command without --resume") from None
         except (RuntimeError, EOFError, ValueError, OSError) as error:
             raise LabError(f"the checkpoint in {folder} is damaged: {str(error)[:80]}", "start anew") from None
-        mine = lora.adapter_state(self.model)
-        same = {name: value.shape for name, value in mine.items()} == {
-            name: value.shape for name, value in state["adapter"].items()
-        }
-        if state["base"] != lora.fingerprint(self.model) or not same:
+        if state["base"] != lora.fingerprint(self.model) or not lora.fill(self.model, state["adapter"]):
             raise LabError(f"the checkpoint in {folder} is of another base or adapter", "the same --rank and --targets")
-        with torch.no_grad():
-            for name, layer in lora.lora_layers(self.model).items():
-                layer.lora_A.copy_(state["adapter"][f"{lora.PREFIX}{name}.lora_A.weight"])
-                layer.lora_B.copy_(state["adapter"][f"{lora.PREFIX}{name}.lora_B.weight"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
 

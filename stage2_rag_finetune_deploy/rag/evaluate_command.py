@@ -1,6 +1,5 @@
 """`evaluate`: are the answers right and cited, are the refusals right, what are the judges worth, who obeys orders?"""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ import data
 from labkit import plots
 from labkit.cli import option
 from labkit.errors import LabError
-from labkit.files import write_json, write_text
+from labkit.files import write_json, write_jsonl
 from labkit.progress import console, progress
 from labkit.runs import Run, start_run
 from stage1_foundations.first_rag.endpoint import endpoint_errors
@@ -81,8 +80,7 @@ def run_evaluate(config: EvaluateConfig, preset: str) -> None:
             threshold = rag.threshold
         refusals = {"as configured": shares_at(asked, threshold), "best threshold": best_of_half(asked, config.seed)}
         answers, verdicts = answer_figures(examined), judge_figures(judges, config.judged)
-        write_text(run.dir / "answers.jsonl", "".join(json.dumps(one.as_json(), ensure_ascii=False) + "\n"
-                                                      for one in examined))  # fmt: skip
+        write_jsonl(run.dir / "answers.jsonl", (one.as_json() for one in examined))
         run.artefact("answers.jsonl", kind="answers")
         record(run, answers, refusals, area(asked), verdicts, injections)
         draw(run, refusals, verdicts, injections)

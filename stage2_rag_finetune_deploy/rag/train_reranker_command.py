@@ -1,6 +1,5 @@
 """`make-questions` and `train-reranker`: from Wikipedia passages to a cross-encoder and its weight."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import data
 from labkit import plots
 from labkit.cli import option
 from labkit.errors import LabError
-from labkit.files import write_json, write_text
+from labkit.files import write_json, write_jsonl, write_text
 from labkit.progress import console, progress
 from labkit.runs import Run, shown, start_run
 from stage1_foundations.embeddings.bootstrap import Comparison, paired_bootstrap
@@ -97,9 +96,9 @@ def run_questions(config: QuestionsConfig, preset: str) -> None:
             bar.note(f"{len(new)} kept of {written}")
             if time.monotonic() - start > total:
                 break
-    lines = [json.dumps(asdict(pair), ensure_ascii=False) for pair in [*known, *new]]
-    write_text(config.out, "\n".join(lines) + "\n")
-    console.print(f"{len(new):,} of {written:,} kept, {len(lines):,} in {shown(config.out.absolute())}", markup=False)
+    pairs = [*known, *new]
+    write_jsonl(config.out, map(asdict, pairs))
+    console.print(f"{len(new):,} of {written:,} kept, {len(pairs):,} in {shown(config.out.absolute())}", markup=False)
 
 
 def run_train_reranker(config: TrainConfig, preset: str) -> None:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from data import formats
 from data.__main__ import main
 from data.formats import FORMATS, Alpaca, Conversation, FormatError, Preference, Prompt, convert, is_blank, to_row
-from data.validate import read_file, write_samples
+from data.validate import read_file
 from labkit.errors import LabError
+from labkit.files import write_jsonl
 
 ROOT = Path(__file__).parents[2]
 TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
@@ -42,7 +43,7 @@ def test_what_is_written_is_read_back(name, tmp_path_factory):
     @settings(deadline=None)
     @given(st.lists(SAMPLES[name], min_size=1, max_size=5, unique_by=lambda sample: sample.id or id(sample)))
     def check(samples):
-        write_samples(path, [to_row(sample) for sample in samples])
+        write_jsonl(path, [to_row(sample) for sample in samples])
         reading = read_file(path, name)
         assert list(reading.samples.values()) == samples and reading.problems == []
 
@@ -173,7 +174,7 @@ def test_validate_names_every_bad_line(tmp_path, capsys, monkeypatch):
 def test_over_long_texts_are_counted(tmp_path, capsys):
     """Catches: a long sample cut or refused without a word."""
     path = tmp_path / "long.jsonl"
-    write_samples(path, [{"prompt": "a" * length} for length in (10, 101, 300)])
+    write_jsonl(path, [{"prompt": "a" * length} for length in (10, 101, 300)])
     main(["validate", str(path), "--format", "prompt", "--max-characters", "100"])
     out = capsys.readouterr().out
     assert "2 too long; the longest has 300 characters, line 3" in out and "samples: 3, all good" in out
@@ -211,12 +212,12 @@ def test_a_byte_order_mark_is_no_problem(tmp_path):
 def test_convert_writes_whole_files_or_none(tmp_path):
     """Catches: a half-written OUT; good lines converted while bad ones are dropped."""
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    write_samples(source, [{"instruction": "a", "input": "b", "output": "c"}])
+    write_jsonl(source, [{"instruction": "a", "input": "b", "output": "c"}])
     main(["convert", str(source), str(target), "--from", "alpaca", "--to", "sharegpt"])
     row = json.loads(target.read_text(encoding="utf-8"))
     assert row == {"conversations": [{"from": "human", "value": "a\nb"}, {"from": "gpt", "value": "c"}]}
     before = target.read_bytes()
-    write_samples(source, [{"instruction": "a", "output": "c"}, {"instruction": "a", "output": "b", "system": "c"}])
+    write_jsonl(source, [{"instruction": "a", "output": "c"}, {"instruction": "a", "output": "b", "system": "c"}])
     with pytest.raises(LabError, match="1 bad line of 2"):
         main(["convert", str(source), str(target), "--from", "alpaca", "--to", "prompt"])
     assert target.read_bytes() == before and sorted(path.name for path in tmp_path.iterdir()) == [
