@@ -96,10 +96,11 @@ def prefill(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor,
         [[1] * shared + [0] * (width - len(rest)) + [1] * len(rest) for rest in rests], device=device
     )  # (B, T): the padding lies between the shared beginning and the rest
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
-    logits = model(
-        ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
-    ).logits[:, -1]
-    return logits, cache, mask
+    hidden = model.model(
+        ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+    ).last_hidden_state
+    # in two dimensions: of a strided (B, 1, C) and frozen weights PyTorch makes a product with B copies of the head
+    return model.lm_head(hidden[:, -1]), cache, mask
 
 
 def pick(logits: torch.Tensor, temperature: float, chance: torch.Generator | None) -> torch.Tensor:

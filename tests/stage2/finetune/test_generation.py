@@ -71,3 +71,11 @@ def test_common_prefix_by_hand():
     assert common_prefix([[1, 2, 3], [1, 2, 4, 5]]) == 2
     assert common_prefix([[1, 2], [1, 2, 3]]) == 1
     assert common_prefix([[1], [1]]) == 0
+
+
+def test_the_head_is_not_copied_for_every_row(talker, tokenizer):
+    """Catches: a strided (B, 1, C) for the frozen head, of which PyTorch makes B copies: 3.6 GB for 64 prompts."""
+    seen = []
+    talker.requires_grad_(False).lm_head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    generate(talker, tokenizer, prompts(), max_new_tokens=3)
+    assert seen and all(hidden.dim() == 2 or hidden.is_contiguous() for hidden in seen)
