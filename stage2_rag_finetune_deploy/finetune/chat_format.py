@@ -36,6 +36,16 @@ class Encoded:
         """Where the response begins."""
         return next((place for place, label in enumerate(self.labels) if label != IGNORE), len(self.ids))
 
+    @property
+    def prompt(self) -> list[int]:
+        """The ids before the response."""
+        return self.ids[: self.prompt_length]
+
+    @property
+    def response(self) -> list[int]:
+        """The ids of the response, the end of the turn included."""
+        return self.ids[self.prompt_length :]
+
 
 def render(tokenizer: Any, messages: Sequence[Message], prompt: bool) -> str:
     """The text of messages under the chat template; with `prompt` up to where an answer begins.

@@ -6,10 +6,11 @@
 - a row that ended leaves the batch: later steps are smaller
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import DynamicCache
 
 from labkit.progress import progress
@@ -58,16 +59,36 @@ def generate_ids(
     chance: torch.Generator | None = None,
 ) -> list[list[int]]:  # fmt: skip
     """One batch: prompts as ids in, new ids out, without the end of turn."""
-    device, was_training = model.device, model.training
+    was_training = model.training
     model.eval()
-    logits, cache, mask = prefill(model, prompts)
-    alive = torch.arange(len(prompts))
     answers: list[list[int]] = [[] for _ in prompts]
+    for alive, ids in decode(model, *prefill(model, prompts), max_new_tokens, end_id,
+                             lambda logits: pick(logits, temperature, chance)):  # fmt: skip
+        for row, token in zip(alive, ids, strict=True):
+            if token != end_id:
+                answers[row].append(token)
+    model.train(was_training)
+    return answers
+
+
+def decode(
+    model: Any, logits: Tensor, cache: DynamicCache, mask: Tensor, max_new_tokens: int, end_id: int,
+    draw: Callable[[Tensor], Tensor],
+) -> Iterator[tuple[list[int], list[int]]]:  # fmt: skip
+    """Go on from a prefilled batch, one token a row and step, until all rows have ended or the limit is reached.
+
+    Args:
+        logits, cache, mask: as `prefill` returns them.
+        draw: ids (rows,) of logits (rows, V).
+
+    Yields:
+        which rows of the batch are still going, and their new ids; the last id of a row that ends is `end_id`.
+    """
+    alive = torch.arange(len(logits))
     for step in range(max_new_tokens):
-        ids = pick(logits, temperature, chance)  # (rows,)
+        ids = draw(logits)  # (rows,)
+        yield alive.tolist(), ids.tolist()
         going = ids != end_id
-        for row, token in zip(alive[going.cpu()].tolist(), ids[going].tolist(), strict=True):
-            answers[row].append(token)
         if step + 1 == max_new_tokens or not going.any():
             break
         if not going.all():
@@ -76,13 +97,11 @@ def generate_ids(
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
         positions = mask.sum(1, keepdim=True) - 1
         logits = model(
-            ids[:, None].to(device), attention_mask=mask, position_ids=positions, past_key_values=cache
+            ids[:, None].to(mask.device), attention_mask=mask, position_ids=positions, past_key_values=cache
         ).logits[:, -1]  # (rows, V)
-    model.train(was_training)
-    return answers
 
 
-def prefill(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, DynamicCache, torch.Tensor]:
+def prefill(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, DynamicCache, Tensor]:
     """Run the prompts: logits of the next token (B, V), the cache, and the mask (B, T) with 0 on padding."""
     shared, device = common_prefix(prompts) if len(prompts) > 1 else 0, model.device
     cache = DynamicCache(config=model.config)
@@ -103,7 +122,7 @@ def prefill(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor,
     return model.lm_head(hidden[:, -1]), cache, mask
 
 
-def pick(logits: torch.Tensor, temperature: float, chance: torch.Generator | None) -> torch.Tensor:
+def pick(logits: Tensor, temperature: float, chance: torch.Generator | None) -> Tensor:
     """One token a row from logits (rows, V)."""
     if temperature == 0:
         return logits.float().argmax(-1)

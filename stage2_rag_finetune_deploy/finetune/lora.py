@@ -180,7 +180,11 @@ def unmerge(model: nn.Module) -> nn.Module:
 
 def unload(model: nn.Module) -> nn.Module:
     """Merge and take the detours out: a plain model again, in place."""
-    merge(model)
+    return strip(merge(model))
+
+
+def strip(model: nn.Module) -> nn.Module:
+    """Take the detours out, in place: the weights stay what they are, merged or not."""
     for name, layer in lora_layers(model).items():
         parent, _, own = name.rpartition(".")
         setattr(model.get_submodule(parent), own, layer.base)

@@ -103,69 +103,36 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-class HandTrainer:
-    """AdamW over the adapter of a model.
+class AdapterTrainer:
+    """AdamW over the adapter of a model: rate, clipping, checkpoints. What the loss is, the caller says.
 
     Args:
         model: with an adapter (`lora.inject`).
-        rows, validation: encoded samples.
-        config: an SftConfig.
+        config: has `lr`, `steps`, `warmup` and `seed`.
         folder: where state.pt goes; None keeps no checkpoint.
     """
 
-    def __init__(
-        self, model: nn.Module, rows: Sequence[Encoded], validation: Sequence[Encoded], config: Any, pad_id: int,
-        folder: Path | None = None,
-    ) -> None:  # fmt: skip
-        self.model, self.rows, self.validation, self.config = model, rows, validation, config
-        self.pad_id, self.folder, self.progress = pad_id, folder, Progress()
+    def __init__(self, model: nn.Module, config: Any, folder: Path | None = None) -> None:
+        self.model, self.config, self.folder, self.progress = model, config, folder, Progress()
         self.parameters = lora.lora_parameters(model)
         self.optimizer = torch.optim.AdamW(self.parameters, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.0)
 
-    def train(self, on_step: Callable[["HandTrainer", float], None] = lambda *_: None) -> Progress:
-        """All steps that are left; evaluation and checkpoint every `eval_every` steps and at the end."""
-        config, now = self.config, self.progress
-        self.model.train()
-        stream = batch_stream([len(row.ids) for row in self.rows], config.batch, config.seed, start=now.step)
-        losses: list[float] = []
-        while now.step < config.steps:
-            started = time.perf_counter()
-            rows = [self.rows[number] for number in next(stream)]
-            losses.append(self.step(rows))
-            now.seconds += time.perf_counter() - started
-            now.tokens += sum(len(row.ids) for row in rows)
-            on_step(self, losses[-1])
-            if now.step % config.eval_every == 0 or now.step == config.steps:
-                now.history.append({
-                    "step": now.step, "train_loss": sum(losses) / len(losses), "val_loss": self.evaluate(),
-                    "tokens": now.tokens, "seconds": round(now.seconds, 2),
-                })  # fmt: skip
-                losses = []
-                self.save()
-        return now
-
-    def step(self, rows: Sequence[Encoded]) -> float:
-        """One optimiser step; returns the loss.
+    def update(self, loss: Tensor) -> float:
+        """One optimiser step on a loss that still has its graph; returns the gradient's norm before clipping.
 
         Raises:
             LabError: the loss or the gradient is NaN or infinite; the weights are those of the step before.
         """
+        now = self.progress.step
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * rate_factor(self.progress.step, self.config.steps, self.config.warmup)
-        torch.manual_seed(self.config.seed * 100_003 + self.progress.step)  # dropout, should there be any
-        loss = response_loss(self.model, rows, self.pad_id)
+            group["lr"] = self.config.lr * rate_factor(now, self.config.steps, self.config.warmup)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        check_finite(loss.item(), norm.item(), self.progress.step)
+        norm = nn.utils.clip_grad_norm_(self.parameters, 1.0).item()
+        check_finite(loss.item(), norm, now)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.progress.step += 1
-        return loss.item()
-
-    @torch.no_grad()
-    def evaluate(self) -> float:
-        """Mean loss of all response tokens of the validation samples, in nats."""
-        return validation_loss(self.model, self.validation, self.pad_id)
+        return norm
 
     def save(self) -> None:
         """state.pt: adapter, optimiser and progress, whole or not at all."""
@@ -194,6 +161,56 @@ class HandTrainer:
             raise LabError(f"the checkpoint in {folder} is of another base or adapter", "the same --rank and --targets")
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
+
+
+class HandTrainer(AdapterTrainer):
+    """Supervised fine-tuning.
+
+    Args:
+        rows, validation: encoded samples.
+        config: an SftConfig.
+    """
+
+    def __init__(
+        self, model: nn.Module, rows: Sequence[Encoded], validation: Sequence[Encoded], config: Any, pad_id: int,
+        folder: Path | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(model, config, folder)
+        self.rows, self.validation, self.pad_id = rows, validation, pad_id
+
+    def train(self, on_step: Callable[["HandTrainer", float], None] = lambda *_: None) -> Progress:
+        """All steps that are left; evaluation and checkpoint every `eval_every` steps and at the end."""
+        config, now = self.config, self.progress
+        self.model.train()
+        stream = batch_stream([len(row.ids) for row in self.rows], config.batch, config.seed, start=now.step)
+        losses: list[float] = []
+        while now.step < config.steps:
+            started = time.perf_counter()
+            rows = [self.rows[number] for number in next(stream)]
+            losses.append(self.step(rows))
+            now.seconds += time.perf_counter() - started
+            now.tokens += sum(len(row.ids) for row in rows)
+            on_step(self, losses[-1])
+            if now.step % config.eval_every == 0 or now.step == config.steps:
+                now.history.append({
+                    "step": now.step, "train_loss": sum(losses) / len(losses), "val_loss": self.evaluate(),
+                    "tokens": now.tokens, "seconds": round(now.seconds, 2),
+                })  # fmt: skip
+                losses = []
+                self.save()
+        return now
+
+    def step(self, rows: Sequence[Encoded]) -> float:
+        """One optimiser step; returns the loss."""
+        torch.manual_seed(self.config.seed * 100_003 + self.progress.step)  # dropout, should there be any
+        loss = response_loss(self.model, rows, self.pad_id)
+        self.update(loss)
+        return loss.item()
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """Mean loss of all response tokens of the validation samples, in nats."""
+        return validation_loss(self.model, self.validation, self.pad_id)
 
 
 def check_finite(loss: float, norm: float, step: int) -> None:

@@ -1,0 +1,212 @@
+"""`compare`: SFT, DPO and GRPO from the same start, on the same questions, with several seeds.
+
+    base --warm-up (SFT on a few questions)--> start --+-- SFT   (the right answers)
+                                                       +-- DPO   (the right answers, and the start's own mistakes)
+                                                       +-- GRPO  (a verifier's word on its own answers)
+
+A seed draws the questions, their order, the adapter and every sample. "Better" is said of a gain over the start whose
+95 % interval over the seeds does not contain 0 (Student's t over the seeds' gains).
+"""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from scipy.stats import t as student
+from scipy.stats import ttest_1samp
+
+from labkit.cli import option
+from labkit.errors import LabError
+from labkit.files import write_json
+from labkit.plots import COLOURS, new_figure, save_figure
+from labkit.progress import console, progress
+from labkit.runs import start_run
+from labkit.timing import peak_memory_mb
+from stage2_rag_finetune_deploy.alignment.measure import measure
+from stage2_rag_finetune_deploy.alignment.script import PROG, ScriptConfig, Train
+from stage2_rag_finetune_deploy.alignment.script_commands import WARM_UP
+from stage2_rag_finetune_deploy.alignment.tasks import Item, Task, load_task
+from stage2_rag_finetune_deploy.alignment.train_dpo import DpoConfig, train_dpo
+from stage2_rag_finetune_deploy.alignment.train_grpo import GrpoConfig, train_grpo
+from stage2_rag_finetune_deploy.alignment.train_sft import SftConfig, train_sft
+from stage2_rag_finetune_deploy.finetune import lora
+from stage2_rag_finetune_deploy.finetune.base_model import load_placed
+from stage2_rag_finetune_deploy.finetune.forgetting import perplexity
+
+METHODS: dict[str, tuple[Train, ScriptConfig]] = {
+    "sft": (train_sft, SftConfig()), "dpo": (train_dpo, DpoConfig()), "grpo": (train_grpo, GrpoConfig()),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Options of `compare`."""
+
+    task: str = option("chain_sum", "a task of reasoning-gym")
+    other: str = option("letter_counting", "a second task, that nothing is trained on")
+    methods: str = option("sft,dpo,grpo", "which of sft, dpo, grpo")
+    seeds: str = option("1,2,3", "with commas")
+    warm_up: int = option(96, "questions of the warm-up")
+    questions: int = option(192, "further questions, the same for all methods")
+    steps: int = option(24, "optimiser steps of each method")
+    batch: int = option(8, "questions a step")
+    test: int = option(128, "test questions")
+    forget_tokens: int = option(8192, "WikiText-2 tokens for the perplexity")
+    device: str = option("auto", "auto, cpu, cuda, mps")
+
+
+PRESETS = {
+    "smoke": CompareConfig(seeds="1", warm_up=8, questions=8, steps=2, batch=4, test=4, forget_tokens=512),
+    "cpu": CompareConfig(),
+    "study": CompareConfig(questions=640, steps=80, test=256, forget_tokens=65536),
+}
+
+
+def run_compare(config: CompareConfig, preset: str) -> None:
+    """All methods with all seeds: a table of means and intervals, and a figure."""
+    seeds, methods = parse_seeds(config.seeds), parse_methods(config.methods)
+    task, other = load_task(config.task), load_task(config.other)
+    rows: list[dict[str, Any]] = []
+    with start_run("stage2", "alignment", "compare", config, preset, seeds[0]) as run:
+        for seed in seeds:
+            for row in run_seed(config, seed, methods, task, other):
+                rows.append(row)
+                write_json(run.dir / "rows.json", rows)
+                console.print(line(row), markup=False, soft_wrap=True)
+        show(rows)
+        for method in methods:
+            gain, low, high, p = over_seeds([row["reward_gain"] for row in rows if row["method"] == method])
+            band = (0.15, None) if method == "grpo" and config == PRESETS["cpu"] else None
+            run.metric(f"reward_gain {method}", gain, band=band, meaning=f"over the start, {len(seeds)} seeds")
+            run.metric(f"reward_p {method}", p, meaning="t test of the seeds' gains against 0")
+            console.print(f"{method:<5} reward {gain:+.3f} over the start ({low:+.3f} to {high:+.3f}), p = {p:.2g}",
+                          markup=False)  # fmt: skip
+            run.learnt(f"{method.upper()}: reward {gain:+.2f} over the start with {len(seeds)} seeds.")
+        run.figure(draw(rows, run.dir / "compare.png"), "learning curves, and reward against KL")
+        run.next("make milestones")
+
+
+def run_seed(
+    config: CompareConfig, seed: int, methods: list[str], task: Task, other: Task
+) -> list[dict[str, Any]]:
+    """The warm-up and every method: one row each."""
+    model, tokenizer = load_placed(None, config.device)
+    items, test = task.train(config.warm_up + config.questions, seed), task.test(config.test)
+    second = other.test(config.test)
+    plain = perplexity(model, tokenizer, config.forget_tokens)
+
+    def row(method: str, seconds: float, history: list[dict[str, float]]) -> dict[str, Any]:
+        figures = measure(model, tokenizer, task, test, seed).as_dict()
+        figures["other"] = measure(model, tokenizer, other, second, seed).as_dict()["right"]
+        figures["perplexity_ratio"] = perplexity(model, tokenizer, config.forget_tokens) / plain
+        return {"method": method, "seed": seed, "seconds": seconds, "peak_memory_mb": peak_memory_mb(),
+                "history": history, **figures}  # fmt: skip
+
+    rows = [row("base", 0.0, [])]
+    warm = replace(WARM_UP, seed=seed, questions=config.warm_up, batch=config.batch,
+                   steps=max(1, config.warm_up // config.batch))  # fmt: skip
+    done = train(train_sft, "warm-up", model, tokenizer, task, items[: config.warm_up], warm)
+    lora.unload(model)
+    rows.append(start := row("start", done["seconds"], done["history"]))
+    for method in methods:
+        script, settings = METHODS[method]
+        settings = replace(settings, seed=seed, questions=config.questions, steps=config.steps, batch=config.batch)
+        done = train(script, method, model, tokenizer, task, items[config.warm_up :], settings)
+        rows.append(row(method, done["seconds"], done["history"]))
+        rows[-1]["reward_gain"] = rows[-1]["reward"] - start["reward"]
+        lora.strip(model)
+    return rows
+
+
+def train(
+    script: Train, name: str, model: Any, tokenizer: Any, task: Task, items: list[Item], settings: ScriptConfig
+) -> dict[str, Any]:
+    """One script with a progress line: seconds of everything in it, and its history."""
+    started = time.perf_counter()
+    with progress(total=settings.steps, description=f"{name}, seed {settings.seed}") as bar:
+        done = script(model, tokenizer, task, items, settings, None, lambda trainer: bar.update(trainer.progress.step))
+    return {"seconds": time.perf_counter() - started, "history": done.history}
+
+
+def parse_seeds(text: str) -> list[int]:
+    """"1,2,3" -> [1, 2, 3].
+
+    Raises:
+        LabError: not a list of whole numbers from 1 on.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdigit() and int(word) > 0 for word in words):
+        raise LabError(f"--seeds {text!r} is no list of numbers from 1 on", "--seeds 1,2,3")
+    return [int(word) for word in words]
+
+
+def parse_methods(text: str) -> list[str]:
+    """"sft,grpo" -> ["sft", "grpo"].
+
+    Raises:
+        LabError: an unknown one.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if unknown := [word for word in words if word not in METHODS]:
+        raise LabError(f"no method is called {unknown[0]!r}", f"--methods {','.join(METHODS)}")
+    return words
+
+
+def over_seeds(gains: list[float]) -> tuple[float, float, float, float]:
+    """Mean, 95 % interval and two-sided p of gains, one a seed (Student's t); no interval of a single seed."""
+    values = np.array(gains)
+    if len(values) < 2:
+        return float(values.mean()), float("nan"), float("nan"), float("nan")
+    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return float(values.mean()), float(values.mean() - half), float(values.mean() + half), float(
+        ttest_1samp(values, 0).pvalue
+    )
+
+
+def line(row: dict[str, Any]) -> str:
+    """One model of one seed."""
+    return (f"seed {row['seed']}  {row['method']:<6} right {row['right']:.1%}  reward {row['reward']:.3f}  "
+            f"KL {row['kl']:.2f}  {row['seconds']:.0f} s")  # fmt: skip
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Means over the seeds."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("model")
+    for heading in ("right", "reward", "lowest to highest", "KL", "alike", "length", "cut off", "second task",
+                    "WikiText-2", "s", "GB"):  # fmt: skip
+        table.add_column(heading, justify="right")
+    for method in dict.fromkeys(row["method"] for row in rows):
+        chosen = [row for row in rows if row["method"] == method]
+        mean = {key: np.mean([row[key] for row in chosen]) for key in chosen[0] if isinstance(chosen[0][key], float)}
+        rewards = [row["reward"] for row in chosen]
+        table.add_row(
+            method, f"{mean['right']:.1%}", f"{mean['reward']:.3f}", f"{min(rewards):.3f} to {max(rewards):.3f}",
+            f"{mean['kl']:.2f}", f"{mean['alike']:.0%}", f"{mean['length']:.1f}", f"{mean['truncated']:.0%}",
+            f"{mean['other']:.1%}", f"{mean['perplexity_ratio']:.3f}x", f"{mean['seconds']:.0f}",
+            f"{mean['peak_memory_mb'] / 1000:.1f}",
+        )  # fmt: skip
+    console.print(table)
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> Path:
+    """Left: GRPO's reward step by step. Right: what was won against how far the model went."""
+    fig, (left, right) = new_figure(1, 2, width=10.0)
+    for row in rows:
+        if row["method"] == "grpo":
+            steps = [each["step"] for each in row["history"]]
+            left.plot(steps, [each["reward"] for each in row["history"]], color=COLOURS[2], alpha=0.7)
+            left.plot(steps, [each["frac_reward_zero_std"] for each in row["history"]], ":", color="#888888", alpha=0.7)
+    left.plot([], [], color=COLOURS[2], label="mean reward of a step's answers")
+    left.plot([], [], ":", color="#888888", label="share of groups that are all alike")
+    left.set(xlabel="optimiser steps", ylabel="share", ylim=(0, 1), title="GRPO, one line a seed")
+    left.legend()
+    for colour, method in zip(["#666666", *COLOURS], dict.fromkeys(row["method"] for row in rows), strict=False):
+        chosen = [row for row in rows if row["method"] == method]
+        right.scatter([row["kl"] for row in chosen], [row["reward"] for row in chosen], color=colour, label=method)
+    right.set(xlabel="KL to the start, nats an answer", ylabel="reward on test questions", title="Won, and how far away")
+    right.legend()
+    return save_figure(fig, path)

@@ -1,0 +1,185 @@
+"""What train_sft.py, train_dpo.py and train_grpo.py have in common: options, start, bookkeeping, and what is measured.
+
+Each script says only what is its own: what a step reads, which log-probabilities it needs, and the loss.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from labkit.cli import option
+from labkit.errors import LabError
+from labkit.files import write_json
+from labkit.progress import console, progress
+from labkit.runs import Run, latest_run, start_run
+from labkit.timing import human_seconds, peak_memory_mb
+from stage2_rag_finetune_deploy.alignment.measure import Measured, measure, show
+from stage2_rag_finetune_deploy.alignment.tasks import Task, load_task
+from stage2_rag_finetune_deploy.finetune import lora
+from stage2_rag_finetune_deploy.finetune.base_model import load_placed, parameter_count
+from stage2_rag_finetune_deploy.finetune.export import export_merged
+from stage2_rag_finetune_deploy.finetune.forgetting import perplexity
+from stage2_rag_finetune_deploy.finetune.sft_config import TARGETS
+from stage2_rag_finetune_deploy.finetune.training import AdapterTrainer, Progress, batch_stream
+
+PROG = "python -m stage2_rag_finetune_deploy.alignment"
+OnStep = Callable[[AdapterTrainer], None]
+Train = Callable[..., Progress]
+After = Callable[[Run, Any, Any, Task], None]
+
+
+@dataclass(frozen=True)
+class ScriptConfig:
+    """Options that all three scripts have."""
+
+    task: str = option("chain_sum", "chain_sum or another task of reasoning-gym, or customer-service-en, -zh")
+    start: Path | None = option(None, "folder of the model to start from; none is the newest `warm-up`'s, or for the "
+                                      "customer service the newest one of `finetune sft`")  # fmt: skip
+    questions: int = option(192, "to learn from")
+    steps: int = option(24, "optimiser steps")
+    batch: int = option(8, "questions a step")
+    lr: float = option(1e-3, "peak rate of AdamW")
+    warmup: int = option(3, "steps of linear warm-up")
+    rank: int = option(8, "width of the adapter's detour")
+    alpha: float = option(16.0, "the detour counts alpha / rank times")
+    targets: str = option("all", "which linear layers get an adapter", tuple(TARGETS))
+    save_every: int = option(8, "steps between checkpoints")
+    test: int = option(128, "test questions; 0 measures nothing")
+    forget_tokens: int = option(8192, "WikiText-2 tokens for the perplexity; 0 leaves it out")
+    seed: int = option(1, "of the questions, their order, A, and what is sampled")
+    device: str = option("auto", "auto, cpu, cuda, mps")
+    dtype: str = option("auto", "of the frozen weights", ("auto", "fp32", "bf16"))
+    resume: Path | None = option(None, "run folder to go on from")
+
+
+def check(config: ScriptConfig) -> None:
+    """Numbers that no run can have.
+
+    Raises:
+        LabError: a number is too small.
+    """
+    for name in ("questions", "steps", "batch", "rank", "save_every"):
+        if getattr(config, name) < 1:
+            raise LabError(f"--{name.replace('_', '-')} {getattr(config, name)} is not possible", "a number from 1 on")
+    if config.test < 0:
+        raise LabError(f"--test {config.test} is not possible", "a number from 0 on")
+
+
+def new_trainer(model: Any, config: ScriptConfig, folder: Path | None, resume: bool = True) -> AdapterTrainer:
+    """A fresh adapter in a model, drawn with the seed, and its optimiser; or the state of the run to go on from."""
+    torch.manual_seed(config.seed)
+    lora.inject(model, config.rank, config.alpha, TARGETS[config.targets])
+    trainer = AdapterTrainer(model, config, folder)
+    if resume and config.resume:
+        trainer.resume(config.resume / "checkpoint")
+    return trainer
+
+
+def batches(trainer: AdapterTrainer, lengths: Sequence[int], updates: int = 1) -> Iterator[list[int]]:
+    """Numbers of the samples of each batch, until the trainer has done all its steps; `updates` steps use one batch."""
+    config = trainer.config
+    stream = batch_stream(lengths, config.batch, config.seed, start=trainer.progress.step // updates)
+    while trainer.progress.step < config.steps:
+        yield next(stream)
+
+
+def record(trainer: AdapterTrainer, started: float, tokens: int, figures: dict[str, float], on_step: OnStep) -> None:
+    """One line of the history; a checkpoint every `save_every` steps and at the end.
+
+    Args:
+        started: `time.perf_counter()` at the beginning of the step.
+        tokens: of all prompts and completions that went through the model with a gradient.
+    """
+    now, config = trainer.progress, trainer.config
+    now.seconds += time.perf_counter() - started
+    now.tokens += tokens
+    now.history.append({"step": now.step, "seconds": round(now.seconds, 3), **figures})
+    if now.step % config.save_every == 0 or now.step == config.steps:
+        trainer.save()
+    on_step(trainer)
+
+
+def start_folder(config: ScriptConfig) -> Path:
+    """Where the model lies that a script starts from.
+
+    Raises:
+        LabError: no run has made one.
+    """
+    if config.start is not None:
+        return config.start
+    lab, command = ("finetune", "sft") if config.task.startswith("customer-service") else ("alignment", "warm-up")
+    folder = latest_run("stage2", lab, command)
+    if folder is None or not (folder / "merged" / "config.json").is_file():
+        raise LabError("no model to start from yet", f"python -m stage2_rag_finetune_deploy.{lab} {command}")
+    return folder / "merged"
+
+
+def run_script(
+    name: str, train: Train, config: ScriptConfig, preset: str, folder: Path | None, after: After
+) -> None:
+    """Load, train, measure, save.
+
+    Args:
+        train: `train(model, tokenizer, task, items, config, folder, on_step)`.
+        folder: of the model to start from; None is the packaged base.
+        after: what is measured besides; the model still has its adapter.
+    """
+    check(config)
+    task = load_task(config.task)
+    model, tokenizer = load_placed(folder, config.device, config.dtype)
+    items, test = task.train(config.questions, config.seed), task.test(config.test) if config.test else []
+    with start_run("stage2", "alignment", name, config, preset, config.seed) as run:
+        console.print(f"{name:<8}{task.name}: {len(items)} questions, {config.steps} steps of {config.batch}; "
+                      f"{model.device}, {torch.get_num_threads()} threads", markup=False, soft_wrap=True)  # fmt: skip
+        plain = perplexity(model, tokenizer, config.forget_tokens) if config.forget_tokens else None
+        before = measure(model, tokenizer, task, test, config.seed) if test else None
+        with progress(total=config.steps, description=name) as bar:
+
+            def on_step(trainer: AdapterTrainer) -> None:
+                bar.update(trainer.progress.step)
+                bar.note(headline(trainer.progress.history[-1]))
+
+            done = train(model, tokenizer, task, items, config, run.dir / "checkpoint", on_step)
+        record_training(run, model, done)
+        if before is not None:
+            trained = measure(model, tokenizer, task, test, config.seed)
+            record_measured(run, {"start": before, name: trained})
+        if plain is not None:
+            ratio = perplexity(model, tokenizer, config.forget_tokens) / plain
+            run.metric("perplexity_ratio", ratio, meaning="WikiText-2, after / start")
+            console.print(f"forgot  WikiText-2 perplexity {ratio:.3f} times the start's", markup=False)
+        after(run, model, tokenizer, task)
+        lora.save_adapter(model, run.dir / "adapter")
+        export_merged(model, tokenizer, run.dir / "merged")
+        run.artefact("adapter", kind="adapter")
+        run.artefact("merged", kind="model")
+
+
+def headline(row: dict[str, float]) -> str:
+    """The figures of a step for the progress line."""
+    shown = [name for name in ("reward", "accuracy", "loss") if name in row][:2]
+    return ", ".join(f"{name} {row[name]:.3f}" for name in shown)
+
+
+def record_training(run: Run, model: Any, done: Progress) -> None:
+    """Minutes, tokens, memory, and every step."""
+    trainable, whole = parameter_count(model)
+    run.metric("train_seconds", done.seconds, "s")
+    run.metric("tokens", done.tokens, meaning="through the model with a gradient")
+    run.metric("trainable_share", trainable / whole, meaning="of all parameters")
+    write_json(run.dir / "history.json", done.history)
+    console.print(f"cost    {done.tokens:,} tokens, {human_seconds(done.seconds)}, "
+                  f"{peak_memory_mb() / 1000:.1f} GB at most", markup=False)  # fmt: skip
+
+
+def record_measured(run: Run, measured: dict[str, Measured]) -> None:
+    """The table, and its figures in the report."""
+    show(measured, run.report["seed"] or 0)
+    for label, figures in measured.items():
+        for name, value in figures.as_dict().items():
+            run.metric(f"{name} {label}", value)
+

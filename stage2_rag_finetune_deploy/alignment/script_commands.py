@@ -1,0 +1,59 @@
+"""The commands `warm-up`, `sft`, `dpo` and `grpo`: a script, its presets, and what it reports besides."""
+
+from dataclasses import replace
+from typing import Any
+
+import data
+from labkit.progress import console
+from labkit.runs import Run
+from stage2_rag_finetune_deploy.alignment.pairs import drawn_pairs, own_mistakes
+from stage2_rag_finetune_deploy.alignment.script import PROG, run_script, start_folder
+from stage2_rag_finetune_deploy.alignment.tasks import Task, VerifiableTask
+from stage2_rag_finetune_deploy.alignment.train_dpo import DpoConfig, preference_accuracy, train_dpo
+from stage2_rag_finetune_deploy.alignment.train_grpo import GrpoConfig, train_grpo
+from stage2_rag_finetune_deploy.alignment.train_sft import SftConfig, train_sft
+from stage2_rag_finetune_deploy.finetune import lora
+
+SMALL: dict[str, Any] = {"questions": 4, "steps": 2, "batch": 2, "warmup": 1, "save_every": 1, "test": 2,
+                         "forget_tokens": 0}  # fmt: skip
+LONG: dict[str, Any] = {"questions": 640, "steps": 80, "test": 256, "forget_tokens": 65536}
+WARM_UP = SftConfig(questions=96, steps=12, warmup=2)
+WARM_UP_PRESETS = {"smoke": replace(WARM_UP, **SMALL), "cpu": WARM_UP}
+SFT_PRESETS = {"smoke": SftConfig(**SMALL), "cpu": SftConfig(), "study": SftConfig(**LONG)}
+DPO_PRESETS = {"smoke": DpoConfig(**SMALL), "cpu": DpoConfig(), "study": DpoConfig(**LONG)}
+GRPO_PRESETS = {"smoke": GrpoConfig(**SMALL, group=2), "cpu": GrpoConfig(), "study": GrpoConfig(**LONG)}
+
+
+def run_warm_up(config: SftConfig, preset: str) -> None:
+    """SFT of the base on a few questions: the start of the three others."""
+    run_script("warm-up", train_sft, config, preset, config.start, lambda run, *_: run.next(f"{PROG} grpo"))
+
+
+def run_sft(config: SftConfig, preset: str) -> None:
+    """SFT from the start."""
+    run_script("sft", train_sft, config, preset, start_folder(config), lambda run, *_: run.next(f"{PROG} compare"))
+
+
+def run_grpo(config: GrpoConfig, preset: str) -> None:
+    """GRPO from the start."""
+    run_script("grpo", train_grpo, config, preset, start_folder(config), lambda run, *_: run.next(f"{PROG} compare"))
+
+
+def run_dpo(config: DpoConfig, preset: str) -> None:
+    """DPO from the start; its preference accuracy on pairs of questions that it did not see."""
+
+    def after(run: Run, model: Any, tokenizer: Any, task: Task) -> None:
+        if isinstance(task, VerifiableTask):
+            with lora.disabled(model):
+                pairs = own_mistakes(model, tokenizer, task, task.test(max(config.test, 1)), config.seed)
+        else:
+            pairs = drawn_pairs(data.load_understanding(task.name, "test"), config.seed + 1)
+        if pairs:
+            accuracy = preference_accuracy(model, tokenizer, pairs)
+            band = (0.8, None) if config == DPO_PRESETS["cpu"] else None
+            run.metric("preference_accuracy", accuracy, band=band, meaning=f"{len(pairs)} pairs of test questions")
+            run.learnt(f"DPO: prefers the right answer in {accuracy:.0%} of {len(pairs)} unseen pairs.")
+            console.print(f"prefers the right answer more than the start did in {accuracy:.1%} of {len(pairs)} unseen pairs", markup=False)
+        run.next(f"{PROG} compare")
+
+    run_script("dpo", train_dpo, config, preset, start_folder(config), after)
