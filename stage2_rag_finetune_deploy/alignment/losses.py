@@ -9,7 +9,7 @@
 Derived and drawn in LOSSES.md. Equal to TRL's trainers on the same batch: tests/stage2/alignment/test_against_trl.py.
 
 Shapes: log-probabilities of single tokens are (B, T), padded, with a bool mask (B, T) of what is no padding. What
-stands on padding is never looked at.
+stands on padding is not looked at.
 """
 
 import torch
@@ -86,7 +86,7 @@ def in_groups(rewards: Tensor, group: int) -> Tensor:
 
 
 def alike(rows: Tensor) -> Tensor:
-    """Which rows (N, group) hold one value only: (N,) bool. Their rounded mean may differ from it, and no step is due."""
+    """Which rows (N, group) hold one value only, (N,) bool: by comparing, for their rounded mean can be another value."""
     return rows.amax(1) == rows.amin(1)
 
 
@@ -97,7 +97,7 @@ def zero_std_share(rewards: Tensor, group: int) -> float:
 
 # exercise: alignment.kl_to_reference
 def kl_to_reference(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """An estimate of KL(policy || reference) at each token that the policy drew: exp(d) - d - 1, d = reference - policy.
+    """KL(policy || reference) estimated at each token that the policy drew: exp(d) - d - 1, d = reference - policy.
 
     Never negative, and right on average, because the mean of exp(d) under the policy is 1.
 
@@ -141,12 +141,12 @@ def grpo_loss(
     if beta and reference is None:
         raise ValueError("a beta other than 0 needs the reference's log-probabilities")
     advantages = advantages[:, None]  # (B, 1)
-    ratio = (logprobs - old.detach()).masked_fill(~mask, 0.0).exp()  # (B, T)
+    ratio = (logprobs - old.detach()).masked_fill(~mask, 0.0).exp()  # (B, T), 1 on padding
     loss = -torch.min(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
     beyond = ((ratio < 1 - clip) & (advantages < 0)) | ((ratio > 1 + clip) & (advantages > 0))
     figures = {"clip_ratio": beyond[mask].float().mean().item()}
     if reference is not None:
-        kl = kl_to_reference(logprobs, reference.detach())
+        kl = kl_to_reference(logprobs.masked_fill(~mask, 0.0), reference.detach().masked_fill(~mask, 0.0))
         figures["kl"] = kl[mask].mean().item()
         loss = loss + beta * kl if beta else loss
     if average == "tokens":
