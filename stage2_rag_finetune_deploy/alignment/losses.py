@@ -86,7 +86,7 @@ def in_groups(rewards: Tensor, group: int) -> Tensor:
 
 
 def alike(rows: Tensor) -> Tensor:
-    """Which rows (N, group) hold one value only, (N,) bool: by comparing, for their rounded mean can be another value."""
+    """Which rows (N, group) hold one value only, (N,) bool. Compared, as the mean of equal values may be rounded."""
     return rows.amax(1) == rows.amin(1)
 
 
