@@ -66,6 +66,7 @@ def run_compare(config: CompareConfig, preset: str) -> None:
         if config.questions or config.passages:
             count = config.questions or len(loaded.queries)
             loaded = loaded.sample(count, config.passages or None, seed=config.seed)
+        loaded = in_random_order(loaded, config.seed)
         corpus = Corpus.from_texts(loaded.corpus)
         parts, names = make_parts(corpus, config, names)
         scored = score_variants(parts, loaded.queries, loaded.qrels, names, {"llm": config.llm_questions})
@@ -75,6 +76,14 @@ def run_compare(config: CompareConfig, preset: str) -> None:
         record(config, scored, gains, times, typos, run)
         draw(config, scored, times, run)
         show(config, scored, gains, times, typos, len(corpus))
+
+
+def in_random_order(loaded: data.RetrievalSet, seed: int) -> data.RetrievalSet:
+    """The same set with its queries shuffled: what only the first N are asked is then asked of a random sample, and not
+    of the first article."""
+    names = list(loaded.queries)
+    order = np.random.default_rng(seed).permutation(len(names))
+    return replace(loaded, queries={names[row]: loaded.queries[names[row]] for row in order})
 
 
 def check(config: CompareConfig) -> list[str]:
