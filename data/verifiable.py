@@ -113,9 +113,13 @@ def scorer(task: str) -> Any:
 
 
 def load_verifiable(
-    task: str = "chain_sum", size: int = 200, seed: int = 0, exclude: Iterable[Question] = ()
+    task: str = "chain_sum", size: int = 200, seed: int = 0, exclude: Iterable[Question] = (), repeats: bool = False
 ) -> list[Question]:
-    """`size` different questions of a task, the same on every machine; none has the prompt of one in `exclude`.
+    """`size` questions of a task, the same on every machine; none has the prompt of one in `exclude`.
+
+    Args:
+        repeats: let a question come again, as often as the task draws it. Without repeats all are different, and a
+            large set is harder than a small one: the few short questions are soon used up.
 
     Raises:
         LabError: unknown task, a size below 1, or a task that does not have that many questions.
@@ -128,7 +132,8 @@ def load_verifiable(
     for entry in source:
         prompt = entry["question"].strip()
         if prompt not in seen:
-            seen.add(prompt)
+            if not repeats:
+                seen.add(prompt)
             id = f"{task}/{seed}/{len(questions) + 1}"
             questions.append(Question(id, prompt, str(entry["answer"]), task, entry))
             if len(questions) == size:

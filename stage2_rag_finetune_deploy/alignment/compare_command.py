@@ -26,7 +26,7 @@ from labkit.progress import console, progress
 from labkit.runs import start_run
 from labkit.timing import peak_memory_mb
 from stage2_rag_finetune_deploy.alignment.measure import measure
-from stage2_rag_finetune_deploy.alignment.script import PROG, ScriptConfig, Train
+from stage2_rag_finetune_deploy.alignment.script import ScriptConfig, Train
 from stage2_rag_finetune_deploy.alignment.script_commands import WARM_UP
 from stage2_rag_finetune_deploy.alignment.tasks import Item, Task, load_task
 from stage2_rag_finetune_deploy.alignment.train_dpo import DpoConfig, train_dpo
@@ -61,7 +61,7 @@ class CompareConfig:
 PRESETS = {
     "smoke": CompareConfig(seeds="1", warm_up=8, questions=8, steps=2, batch=4, test=4, forget_tokens=512),
     "cpu": CompareConfig(),
-    "study": CompareConfig(questions=640, steps=80, test=256, forget_tokens=65536),
+    "study": CompareConfig(questions=640, steps=80, test=128, forget_tokens=65536),
 }
 
 
@@ -206,7 +206,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> Path:
     left.legend()
     for colour, method in zip(["#666666", *COLOURS], dict.fromkeys(row["method"] for row in rows), strict=False):
         chosen = [row for row in rows if row["method"] == method]
-        right.scatter([row["kl"] for row in chosen], [row["reward"] for row in chosen], color=colour, label=method)
-    right.set(xlabel="KL to the start, nats an answer", ylabel="reward on test questions", title="Won, and how far away")
+        kls, rewards = [row["kl"] for row in chosen], [row["reward"] for row in chosen]
+        right.scatter(kls, rewards, color=colour, label=method)
+    right.set(xlabel="KL to the start, nats an answer", ylabel="reward on test questions", title="Won, and how far")
     right.legend()
     return save_figure(fig, path)

@@ -1,7 +1,8 @@
 """Preference pairs: to one prompt, an answer that is wanted and one that is not.
 
     own_mistakes    the right answer, and a wrong one that the model itself sampled: what it is likely to do wrong
-    drawn_pairs     the shop's pairs: the label, and one with a wrong intent, a slot too many, ... (data/customer_service)
+    drawn_pairs     the shop's pairs: the label, and one with a wrong intent, a slot too many, and so on
+                    (data/customer_service/preferences.py)
 """
 
 from collections.abc import Sequence

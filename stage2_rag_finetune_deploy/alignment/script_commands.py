@@ -16,7 +16,7 @@ from stage2_rag_finetune_deploy.finetune import lora
 
 SMALL: dict[str, Any] = {"questions": 4, "steps": 2, "batch": 2, "warmup": 1, "save_every": 1, "test": 2,
                          "forget_tokens": 0}  # fmt: skip
-LONG: dict[str, Any] = {"questions": 640, "steps": 80, "test": 256, "forget_tokens": 65536}
+LONG: dict[str, Any] = {"questions": 640, "steps": 80, "test": 128, "forget_tokens": 65536}
 WARM_UP = SftConfig(questions=96, steps=12, warmup=2)
 WARM_UP_PRESETS = {"smoke": replace(WARM_UP, **SMALL), "cpu": WARM_UP}
 SFT_PRESETS = {"smoke": SftConfig(**SMALL), "cpu": SftConfig(), "study": SftConfig(**LONG)}
@@ -53,7 +53,8 @@ def run_dpo(config: DpoConfig, preset: str) -> None:
             band = (0.8, None) if config == DPO_PRESETS["cpu"] else None
             run.metric("preference_accuracy", accuracy, band=band, meaning=f"{len(pairs)} pairs of test questions")
             run.learnt(f"DPO: prefers the right answer in {accuracy:.0%} of {len(pairs)} unseen pairs.")
-            console.print(f"prefers the right answer more than the start did in {accuracy:.1%} of {len(pairs)} unseen pairs", markup=False)
+            console.print(f"pairs   more than at the start, the right answer is preferred in {accuracy:.1%} of "
+                          f"{len(pairs)} unseen pairs", markup=False, soft_wrap=True)  # fmt: skip
         run.next(f"{PROG} compare")
 
     run_script("dpo", train_dpo, config, preset, start_folder(config), after)

@@ -23,7 +23,7 @@ INSTRUCTION = {
     last_word: "Answer with the word only.",
     last_list: "Answer with the list only.",
 }
-TEST_SEED = 0  # training seeds are from 1 on
+TEST_SEED, TEST_SIZE = 0, 128  # training seeds are from 1 on; of chain_sum's short questions two thirds are left
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,10 @@ class VerifiableTask:
         self.instruction = INSTRUCTION[TASKS[name][1]]
 
     def train(self, size: int, seed: int) -> list[Item]:
-        """Questions drawn with the seed; none has the wording of a test question."""
+        """Questions drawn with the seed, short ones again and again; none has the wording of a test question."""
         test = data.load_verifiable(self.name, TEST_SIZE, TEST_SEED)
-        return [self.item(question) for question in data.load_verifiable(self.name, size, seed, exclude=test)]
+        drawn = data.load_verifiable(self.name, size, seed, exclude=test, repeats=True)
+        return [self.item(question) for question in drawn]
 
     def test(self, size: int) -> list[Item]:
         """The first `size` of TEST_SIZE questions."""
@@ -83,9 +84,6 @@ class VerifiableTask:
     def score(self, item: Item, reply: str) -> float:
         """The verifier's word."""
         return data.verify(item.source, reply)
-
-
-TEST_SIZE = 256
 
 
 class UnderstandingTask:
@@ -120,7 +118,9 @@ def load_task(name: str) -> Task:
     Raises:
         LabError: there is none.
     """
-    makers: dict[str, Callable[[str], Task]] = dict.fromkeys(TASKS, VerifiableTask) | dict.fromkeys(SETS, UnderstandingTask)
+    makers: dict[str, Callable[[str], Task]] = {
+        **dict.fromkeys(TASKS, VerifiableTask), **dict.fromkeys(SETS, UnderstandingTask)
+    }  # fmt: skip
     if name not in makers:
         raise LabError(f"no task is called {name!r}", f"--task {nearest(name, list(makers)) or ', '.join(makers)}")
     return makers[name](name)

@@ -54,9 +54,11 @@ def train_grpo(
     trainer = new_trainer(model, config, folder)
     for numbers in batches(trainer, [len(prompt) for prompt in prompts], config.updates):
         started = time.perf_counter()
-        rollout = roll_out(model, tokenizer, task, [prompts[number] for number in numbers], config, trainer.progress)
+        asked = [prompts[number] for number in numbers]
+        rollout = roll_out(model, tokenizer, task, asked, config, trainer.progress)
         texts = rollout.texts(tokenizer)
-        rewards = torch.tensor([task.score(items[numbers[row // config.group]], text) for row, text in enumerate(texts)])
+        asked_of = [items[number] for number in numbers for _ in range(config.group)]
+        rewards = torch.tensor([task.score(item, text) for item, text in zip(asked_of, texts, strict=True)])
         advantages = group_advantages(rewards, config.group).to(model.device)  # (B * G,)
         old, _ = pad(rollout.logprobs, model.device)
         for _ in range(config.updates):
@@ -89,8 +91,7 @@ def check_updates(config: GrpoConfig) -> None:
     if config.group < 2:
         raise LabError(f"--group {config.group}: an answer is compared with the others of its group", "--group 8")
     if config.updates < 1 or config.steps % config.updates:
-        raise LabError(f"--steps {config.steps} is no multiple of --updates {config.updates}",
-                       f"--steps {max(1, config.updates) * max(1, config.steps // max(1, config.updates))}")  # fmt: skip
+        raise LabError(f"--steps {config.steps} is no multiple of --updates {config.updates}", "--updates 1")
 
 
 def roll_out(

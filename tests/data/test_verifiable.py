@@ -1,6 +1,7 @@
 """Questions with verifiers. Each test names the bug that it catches."""
 
 import pickle
+import re
 
 import pytest
 
@@ -96,3 +97,17 @@ def test_bad_input(monkeypatch):
     monkeypatch.setattr("data.verifiable.PATIENCE", 1)
     with pytest.raises(LabError, match=r"chain_sum gave only \d+ different questions of 2000"):
         data.load_verifiable(size=2_000)
+
+
+def test_repeats_keep_the_mixture():
+    """Catches: a large set without its short questions; an excluded question that comes back."""
+    test = data.load_verifiable("chain_sum", 100, seed=0)
+    once = data.load_verifiable("chain_sum", 600, seed=1, exclude=test)
+    again = data.load_verifiable("chain_sum", 600, seed=1, exclude=test, repeats=True)
+
+    def short(questions):
+        return sum(len(re.findall(r"\d+", question.prompt)) == 2 for question in questions) / len(questions)
+
+    assert len({question.prompt for question in once}) == 600 > len({question.prompt for question in again})
+    assert short(once) < 0.3 < short(again)
+    assert not {question.prompt for question in test} & {question.prompt for question in again}

@@ -190,8 +190,9 @@ def test_grpo_is_trls(grpo, build, loss_type, average, beta):
     trainer, rows, given = grpo(loss_type=loss_type, beta=beta)
     model, old_model, reference_model = trainer.model, blend(build(1), build(4), 0.02), build(2)
     batch = trainer._generate_and_score_completions([row for row in rows for _ in range(GROUP)])
-    mask = batch["completion_mask"].bool()
-    assert len(set(mask.sum(1).tolist())) > 1  # answers of several lengths, or both averages are one
+    lengths = 1 + torch.arange(len(given)) % 6  # were they all of one length, both averages would be one
+    mask = batch["completion_mask"].bool() & (torch.arange(6) < lengths[:, None])
+    batch["completion_mask"], batch["num_items_in_batch"] = mask.int(), mask.sum()
     prompts = unpadded(batch["prompt_ids"], batch["prompt_mask"])[::GROUP]
     completions = unpadded(batch["completion_ids"], mask)
     with torch.no_grad():

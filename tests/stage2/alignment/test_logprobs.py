@@ -30,7 +30,7 @@ def one_by_one(model, prompts, completions, group):
 
 
 def test_logprobs_are_transformers(adapted):
-    """Catches: labels off by one, wrong positions behind a shorter prompt, padding that is attended to, rows mixed up."""
+    """Catches: labels off by one, wrong positions behind a short prompt, padding that is attended to, mixed rows."""
     logprobs, mask = completion_logprobs(adapted, PROMPTS, COMPLETIONS, group=2)
     expected = one_by_one(adapted, PROMPTS, COMPLETIONS, 2)
     assert mask.sum(1).tolist() == [2, 1, 4, 3] and logprobs.shape == (4, 4)

@@ -31,7 +31,7 @@ def test_logprobs_are_those_of_the_loss(build):
     tokens = [token for row in free.completions for token in row]
     end = max(set(tokens), key=tokens.count)
     rollout = sample_groups(model, PROMPTS, 4, 12, end_id=end, chance=chance())
-    assert 1 < len({len(row) for row in rollout.completions})
+    assert len({len(row) for row in rollout.completions}) > 1
     assert any(rollout.truncated) != all(rollout.truncated)
     logprobs, mask = completion_logprobs(model, PROMPTS, rollout.completions, 4)
     expected = torch.tensor([value for row in rollout.logprobs for value in row])
