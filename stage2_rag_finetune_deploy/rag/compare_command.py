@@ -53,7 +53,7 @@ PRESETS = {
     "smoke": CompareConfig(questions=12, passages=40, variants="dense,windows,bm25,rrf,hybrid,late,spelling",
                            typo_questions=8, timed=6),
     "cpu": CompareConfig(),
-    "study": CompareConfig(questions=0, llm_questions=500, typo_questions=2000, timed=200),
+    "study": CompareConfig(questions=0, llm_questions=150, typo_questions=2000, timed=200),
 }  # fmt: skip
 PRESETS["gpu"] = PRESETS["study"]
 
