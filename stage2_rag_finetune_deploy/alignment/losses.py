@@ -114,7 +114,7 @@ def kl_to_reference(logprobs: Tensor, reference: Tensor) -> Tensor:
 # exercise: alignment.grpo_loss
 def grpo_loss(
     logprobs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: float = 0.2, beta: float = 0.0,
-    reference: Tensor | None = None, average: str = "tokens",
+    reference: Tensor | None = None, average: str = "tokens", correct_kl: bool = True,
 ) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
     """Minus the clipped objective of PPO with a group's advantages, plus beta times the KL estimate.
 
@@ -128,6 +128,8 @@ def grpo_loss(
         reference: under the model that should be kept near, (B, T), a constant; with beta 0 it is only measured.
         average: "tokens": over all tokens of the batch, as DAPO and TRL do (TRL's loss_type "dapo"; "bnpo" is the same
             in one piece); "sequences": over each answer's tokens and then over answers, as the paper does ("grpo").
+        correct_kl: multiply the KL estimate by the ratio, or its gradient is that of KL(reference || policy), the wrong
+            way round (LOSSES.md). TRL's use_bias_correction_kl, on there too; the paper goes without.
 
     Returns:
         the loss, and the figures clip_ratio (share of tokens without push; TRL's clip_ratio/region_mean) and, with a
@@ -147,6 +149,7 @@ def grpo_loss(
     figures = {"clip_ratio": beyond[mask].float().mean().item()}
     if reference is not None:
         kl = kl_to_reference(logprobs.masked_fill(~mask, 0.0), reference.detach().masked_fill(~mask, 0.0))
+        kl = kl * ratio if correct_kl else kl
         figures["kl"] = kl[mask].mean().item()
         loss = loss + beta * kl if beta else loss
     if average == "tokens":

@@ -181,14 +181,14 @@ def test_advantages_are_trls(grpo, scale):
 
 
 @pytest.mark.parametrize(("loss_type", "average"), [("dapo", "tokens"), ("bnpo", "tokens"), ("grpo", "sequences")])
-@pytest.mark.parametrize("beta", [0.0, 0.04])
-def test_grpo_is_trls(grpo, build, loss_type, average, beta):
+@pytest.mark.parametrize(("beta", "correct"), [(0.0, True), (0.04, True), (0.04, False)])
+def test_grpo_is_trls(grpo, build, loss_type, average, beta, correct):
     """Catches: any difference in loss, clipping, KL or gradients from TRL's GRPOTrainer.
 
     The old policy is another model, so that ratios leave [0.8, 1.2] on both sides.
     """
-    trainer, rows, given = grpo(loss_type=loss_type, beta=beta)
-    model, old_model, reference_model = trainer.model, blend(build(1), build(4), 0.02), build(2)
+    trainer, rows, given = grpo(loss_type=loss_type, beta=beta, use_bias_correction_kl=correct)
+    model, old_model, reference_model = trainer.model, blend(build(1), build(4), 0.05), build(2)
     batch = trainer._generate_and_score_completions([row for row in rows for _ in range(GROUP)])
     lengths = 1 + torch.arange(len(given)) % 6  # were they all of one length, both averages would be one
     mask = batch["completion_mask"].bool() & (torch.arange(6) < lengths[:, None])
@@ -206,7 +206,8 @@ def test_grpo_is_trls(grpo, build, loss_type, average, beta):
     logprobs, ours_mask = completion_logprobs(model, prompts, completions, GROUP)
     assert torch.equal(ours_mask, mask)
     advantages = group_advantages(given, GROUP)
-    loss, figures = grpo_loss(logprobs, old, advantages, mask, CLIP, beta, reference if beta else None, average)
+    measured = reference if beta else None
+    loss, figures = grpo_loss(logprobs, old, advantages, mask, CLIP, beta, measured, average, correct)
     close(loss, theirs)
     assert 0.05 < figures["clip_ratio"] < 0.95
     assert logged["clip_ratio/low_mean"] > 0 < logged["clip_ratio/high_mean"]
@@ -218,14 +219,17 @@ def test_grpo_is_trls(grpo, build, loss_type, average, beta):
         torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-4)
     # and the comparison can fail
     other = "sequences" if average == "tokens" else "tokens"
-    logprobs = logprobs.detach()
-    for wrong in (
-        grpo_loss(logprobs, old, advantages, mask, CLIP, beta, reference, other),
-        grpo_loss(logprobs, old, advantages, mask, 2 * CLIP, beta, reference, average),
-        grpo_loss(logprobs, old, -advantages, mask, CLIP, beta, reference, average),
-        grpo_loss(logprobs, old, advantages, mask, CLIP, beta + 0.01, reference, average),
-        grpo_loss(old, logprobs, advantages, mask, CLIP, beta, reference, average),
-    ):
+    logprobs, rest = logprobs.detach(), (reference, average, correct)
+    wrong_ones = [
+        grpo_loss(logprobs, old, advantages, mask, CLIP, beta, reference, other, correct),
+        grpo_loss(logprobs, old, advantages, mask, 2 * CLIP, beta, *rest),
+        grpo_loss(logprobs, old, -advantages, mask, CLIP, beta, *rest),
+        grpo_loss(logprobs, old, advantages, mask, CLIP, beta + 0.01, *rest),
+        grpo_loss(old, logprobs, advantages, mask, CLIP, beta, *rest),
+    ]
+    if beta:
+        wrong_ones.append(grpo_loss(logprobs, old, advantages, mask, CLIP, beta, reference, average, not correct))
+    for wrong in wrong_ones:
         with pytest.raises(AssertionError):
             close(wrong[0], theirs)
 

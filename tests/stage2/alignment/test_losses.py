@@ -187,6 +187,27 @@ def test_padding_is_not_looked_at():
             close(results[0], results[1])
 
 
+def test_the_corrected_kl_has_the_gradient_of_kl():
+    """Catches: a correction that is missing, detached, or made where it was not wanted.
+
+    One token out of five, as below. Corrected, the mean gradient is that of KL(policy || reference), which is written
+    down; without, that of KL(reference || policy).
+    """
+    logits = torch.randn(5, dtype=torch.float64, requires_grad=True)
+    reference = torch.randn(5, dtype=torch.float64).log_softmax(-1)
+    policy = logits.log_softmax(-1)
+    forward, backward = (policy.exp() * (policy - reference)).sum(), (reference.exp() * (reference - policy)).sum()
+    for correct, exact in ((True, forward), (False, backward)):
+        total = 0.0
+        for token in range(5):  # every draw, times its probability
+            one = [value[token].view(1, 1) for value in (policy, policy.detach(), reference)]
+            loss, _ = grpo_loss(
+                one[0], one[1], rows(0.0), torch.tensor([[True]]), 0.2, 1.0, one[2], correct_kl=correct
+            )
+            total = total + policy[token].exp().item() * loss
+        close(*(torch.autograd.grad(each, logits, retain_graph=True)[0] for each in (total, exact)))
+
+
 @pytest.mark.parametrize("average", ["tokens", "sequences"])
 def test_gradients_agree_with_finite_differences(average):
     """Catches: a detach on the wrong side, in any of the losses."""
