@@ -17,7 +17,7 @@ CAUGHT_BY = {
     "alignment.draw_tokens": "test_rollout.py::test_temperature_zero_takes_the_best",
 }
 PRELOAD = [
-    "data", "labkit.cli", "labkit.plots", "labkit.runs", "torch", "transformers",
+    "data", "hypothesis.internal.observability", "labkit.cli", "labkit.plots", "labkit.runs", "torch", "transformers",
     "transformers.models.llama.modeling_llama",
 ]  # fmt: skip
 
