@@ -37,7 +37,7 @@ LF_NEEDS := 2.4 GB of disk, 1 to 5 minutes
 
 ASSETS_1 := tiny-shakespeare shakespeare smollm2-135m-instruct all-minilm-l6-v2 multilingual-e5-small glove-tatoeba \
     squad-shifts construction-faq idioms question-types call-intents human-similarity
-ASSETS_2 := squad-shifts all-minilm-l6-v2 multilingual-e5-small glove-tatoeba smollm2-135m-instruct
+ASSETS_2 := squad-shifts all-minilm-l6-v2 multilingual-e5-small glove-tatoeba smollm2-135m-instruct wikitext-2
 
 .PHONY: help setup stage1 stage2 stage3 all milestones test lint bench lock clean python-is-right
 .NOTPARALLEL:
@@ -72,7 +72,7 @@ stage1: setup ## mini-GPT, embeddings, vector indexes, a first RAG; is month 1 p
 	@$(PY) -m labkit.summary stage1
 	@$(PY) -m milestones --months 1
 
-stage2: ## chunking, vector databases, the complete RAG; is month 2 passed?
+stage2: ## chunking, vector databases, the complete RAG, fine-tuning, alignment; is month 2 passed?
 	@$(MAKE) --no-print-directory setup STAGE=2
 	@$(PY) -m data fetch $(ASSETS_2)
 	@$(PY) -m stage2_rag_finetune_deploy.chunking evaluate --preset $(PRESET)
@@ -80,6 +80,10 @@ stage2: ## chunking, vector databases, the complete RAG; is month 2 passed?
 	@$(PY) -m stage2_rag_finetune_deploy.rag ingest --preset $(PRESET)
 	@$(PY) -m stage2_rag_finetune_deploy.rag compare --preset $(PRESET)
 	@$(PY) -m stage2_rag_finetune_deploy.rag evaluate --preset $(PRESET)
+	@$(PY) -m stage2_rag_finetune_deploy.finetune sft --preset $(PRESET)
+	@$(PY) -m stage2_rag_finetune_deploy.finetune evaluate --preset $(PRESET)
+	@$(PY) -m stage2_rag_finetune_deploy.alignment dpo --task customer-service-en --preset $(PRESET)
+	@$(PY) -m stage2_rag_finetune_deploy.alignment compare --preset $(PRESET)
 	@$(PY) -m labkit.summary stage2
 	@$(PY) -m milestones --months 2
 
