@@ -16,10 +16,7 @@ CAUGHT_BY = {
     "alignment.grpo_loss": "test_losses.py::test_grpo_at_the_first_update",
     "alignment.draw_tokens": "test_rollout.py::test_temperature_zero_takes_the_best",
 }
-PRELOAD = [
-    "data", "hypothesis.internal.observability", "labkit.cli", "labkit.plots", "labkit.runs", "torch", "transformers",
-    "transformers.models.llama.modeling_llama",
-]  # fmt: skip
+PRELOAD = ["hypothesis.internal.observability", "labkit.progress", "torch", "transformers.cache_utils"]
 
 
 def test_every_mark_encloses_one_function():
