@@ -1,9 +1,17 @@
-"""python -m stage2_rag_finetune_deploy.alignment warm-up | sft | dpo | grpo | compare"""
+"""python -m stage2_rag_finetune_deploy.alignment warm-up | sft | dpo | grpo | compare | bench | explain"""
 
 import sys
 
 from labkit.cli import Command, lab_main
-from stage2_rag_finetune_deploy.alignment import compare_command, script_commands, train_dpo, train_grpo, train_sft
+from stage2_rag_finetune_deploy.alignment import (
+    bench_command,
+    compare_command,
+    loss_figures,
+    script_commands,
+    train_dpo,
+    train_grpo,
+    train_sft,
+)
 from stage2_rag_finetune_deploy.alignment.script import PROG
 
 COMMANDS = [
@@ -17,6 +25,10 @@ COMMANDS = [
             script_commands.GRPO_PRESETS),
     Command("compare", "all three from one start, several seeds", compare_command.CompareConfig,
             compare_command.run_compare, compare_command.PRESETS),
+    Command("bench", "a step of GRPO beside TRL's", bench_command.BenchConfig, bench_command.run_bench,
+            bench_command.PRESETS),
+    Command("explain", "the losses drawn, the KL estimators measured", loss_figures.ExplainConfig,
+            loss_figures.run_explain, loss_figures.PRESETS),
 ]  # fmt: skip
 
 

@@ -47,9 +47,9 @@ class BenchConfig:
 
     model: Path | None = option(None, "folder of a model; none is SmolLM2-135M-Instruct")
     task: str = option("chain_sum", "a task of reasoning-gym")
-    steps: int = option(4, "timed steps a round; one more goes before them and one after them, for the profile")
-    rounds: int = option(2, "rounds, each first here and then with TRL")
-    batch: int = option(8, "questions a step")
+    steps: int = option(3, "timed steps a round; one more goes before them and one after them, for the profile")
+    rounds: int = option(1, "rounds, each first here and then with TRL")
+    batch: int = option(4, "questions a step")
     group: int = option(8, "answers a question")
     tokens: int = option(12, "tokens an answer")
     rank: int = option(8, "width of the adapter's detour")
@@ -63,7 +63,7 @@ class BenchConfig:
 PRESETS = {
     "smoke": BenchConfig(steps=1, rounds=1, batch=2, group=2, tokens=4),
     "cpu": BenchConfig(),
-    "study": BenchConfig(steps=8, rounds=3),
+    "study": BenchConfig(steps=6, rounds=2, batch=8),
 }
 
 

@@ -57,8 +57,8 @@ class Quality:
 
 
 def exact_kl(policy: Tensor, reference: Tensor) -> Tensor:
-    """KL of two rows of log-probabilities (V,), in nats."""
-    return (policy.exp() * (policy - reference)).sum()
+    """KL of rows of log-probabilities (..., V), in nats: (...)."""
+    return (policy.exp() * (policy - reference)).sum(-1)
 
 
 def distributions(spread: float, vocabulary: int, seed: int) -> tuple[Tensor, Tensor]:

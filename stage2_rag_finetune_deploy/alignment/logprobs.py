@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from stage2_rag_finetune_deploy.finetune.generation import prefill
 
@@ -24,15 +25,16 @@ def pad(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Te
 
 def completion_logits(
     model: Any, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], group: int = 1
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The logits from which each token of each completion would have been drawn.
 
     Args:
         prompts: Q rows of ids.
-        completions: Q * group rows; rows [i * group, (i + 1) * group) belong to prompt i. None is empty.
+        completions: B = Q * group rows; rows [i * group, (i + 1) * group) belong to prompt i. None is empty.
 
     Returns:
-        logits (N, V) of the N completion tokens, row by row; ids (B, T); mask (B, T), with N True in it.
+        logits of the first tokens (B, V); of all others, row by row, (N - B, V); ids (B, T); mask (B, T), N times True.
+        `per_token` lays out values of the two.
     """
     first, cache, seen = prefill(model, prompts)  # (Q, V), (Q, P)
     if group > 1:
@@ -40,22 +42,28 @@ def completion_logits(
         cache.batch_repeat_interleave(group)
     ids, mask = pad(completions, seen.device)  # (B, T)
     if ids.shape[1] == 1:
-        return first, ids, mask
+        return first, first[:0], ids, mask
     attended = torch.cat([seen, mask[:, :-1].to(seen.dtype)], 1)
     positions = seen.sum(1, keepdim=True) + torch.arange(ids.shape[1] - 1, device=seen.device)  # (B, T - 1)
     hidden = model.model(
         ids[:, :-1], attention_mask=attended, position_ids=positions, past_key_values=cache, use_cache=True
     ).last_hidden_state  # (B, T - 1, C): the state at t predicts the token at t + 1
-    rest = model.lm_head(hidden[mask[:, 1:]])  # (N - B, V)
-    places = torch.arange(mask.numel(), device=seen.device).view(mask.shape)  # (B, T), row by row
-    order = torch.cat([places[:, 0], places[:, 1:][mask[:, 1:]]]).argsort()
-    return torch.cat([first, rest])[order], ids, mask
+    return first, model.lm_head(hidden[mask[:, 1:]]), ids, mask
+
+
+def per_token(first: Tensor, others: Tensor, mask: Tensor) -> Tensor:
+    """Values of the first tokens (B,) and of all others (N - B,) in their places, (B, T); zeros on padding."""
+    rest = torch.zeros(mask[:, 1:].shape, device=mask.device).masked_scatter(mask[:, 1:], others.float())
+    return torch.cat([first.float()[:, None], rest], 1)
 
 
 def completion_logprobs(
     model: Any, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], group: int = 1
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of every token of every completion, (B, T) float32 with zeros on padding, and the mask (B, T)."""
-    logits, ids, mask = completion_logits(model, prompts, completions, group)
-    picked = torch.log_softmax(logits.float(), -1).gather(1, ids[mask][:, None])[:, 0]  # (N,)
-    return torch.zeros(mask.shape, device=picked.device).masked_scatter(mask, picked), mask
+    first, others, ids, mask = completion_logits(model, prompts, completions, group)
+    picked = [
+        -cross_entropy(logits.float(), wanted, reduction="none")
+        for logits, wanted in ((first, ids[:, 0]), (others, ids[:, 1:][mask[:, 1:]]))
+    ]
+    return per_token(*picked, mask), mask

@@ -17,7 +17,8 @@ from rich.table import Table
 
 from labkit.progress import console
 from stage1_foundations.embeddings.bootstrap import Items, interval, replicate_scores
-from stage2_rag_finetune_deploy.alignment.logprobs import completion_logits
+from stage2_rag_finetune_deploy.alignment.kl_estimators import exact_kl
+from stage2_rag_finetune_deploy.alignment.logprobs import completion_logits, per_token
 from stage2_rag_finetune_deploy.alignment.losses import zero_std_share
 from stage2_rag_finetune_deploy.alignment.rollout import Rollout, sample_groups
 from stage2_rag_finetune_deploy.alignment.tasks import Item, Task
@@ -53,12 +54,12 @@ class Measured:
 
 @torch.inference_mode()
 def measure(
-    model: Any, tokenizer: Any, task: Task, items: Sequence[Item], seed: int, samples: int = 4, batch: int = 32
+    model: Any, tokenizer: Any, task: Task, items: Sequence[Item], seed: int, batch: int = 32
 ) -> Measured:
-    """Ask `items`, once greedily and `samples` times at temperature 1."""
+    """Ask `items`, once greedily and `task.draws` times at temperature 1."""
     was_training = model.training
     model.eval()
-    chance = torch.Generator().manual_seed(seed)
+    samples, chance = task.draws, torch.Generator().manual_seed(seed)
     right: list[float] = []
     scores: list[float] = []
     kls, lengths, cut = [], [], []
@@ -88,12 +89,11 @@ def kl_to_start(model: Any, drawn: Rollout) -> torch.Tensor:
 
     Exact over the vocabulary at every position, so that only the answers themselves are a sample.
     """
-    logits, _, mask = completion_logits(model, drawn.prompts, drawn.completions, drawn.group)
+    *logits, _, mask = completion_logits(model, drawn.prompts, drawn.completions, drawn.group)
     with lora.disabled(model):
-        start, _, _ = completion_logits(model, drawn.prompts, drawn.completions, drawn.group)
-    policy, start = torch.log_softmax(logits.float(), -1), torch.log_softmax(start.float(), -1)  # (N, V)
-    kl = (policy.exp() * (policy - start)).sum(-1)
-    return torch.zeros(mask.shape, device=kl.device).masked_scatter(mask, kl).sum(1)
+        *start, _, _ = completion_logits(model, drawn.prompts, drawn.completions, drawn.group)
+    kls = [exact_kl(*(each.float().log_softmax(-1) for each in pair)) for pair in zip(logits, start, strict=True)]
+    return per_token(*kls, mask).sum(1)
 
 
 def percent(values: Sequence[float], seed: int) -> str:

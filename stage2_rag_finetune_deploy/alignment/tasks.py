@@ -46,6 +46,7 @@ class Task(Protocol):
 
     name: str
     new_tokens: int  # longest reply, the end of turn included
+    draws: int  # sampled replies to a test question, when a model is measured; two and more
 
     def train(self, size: int, seed: int) -> list[Item]:
         """`size` questions to learn from."""
@@ -61,7 +62,7 @@ class VerifiableTask:
     """A task of reasoning-gym."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.new_tokens = name, 12
+        self.name, self.new_tokens, self.draws = name, 12, 4
         self.instruction = INSTRUCTION[TASKS[name][1]]
 
     def train(self, size: int, seed: int) -> list[Item]:
@@ -90,7 +91,7 @@ class UnderstandingTask:
     """The shop's utterances."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.new_tokens = name, 96
+        self.name, self.new_tokens, self.draws = name, 96, 2
 
     def train(self, size: int, seed: int) -> list[Item]:
         """Utterances of the training part, taken evenly; the seed changes nothing."""

@@ -18,7 +18,7 @@ from labkit.progress import console
 from labkit.runs import start_run
 from stage2_rag_finetune_deploy.finetune import lora
 from stage2_rag_finetune_deploy.finetune.base_model import load_placed, parameter_count
-from stage2_rag_finetune_deploy.finetune.samples import Samples, load_samples
+from stage2_rag_finetune_deploy.finetune.samples import Samples, evenly, load_samples
 from stage2_rag_finetune_deploy.finetune.sft_command import answer
 from stage2_rag_finetune_deploy.finetune.sft_config import TARGETS, SftConfig
 from stage2_rag_finetune_deploy.finetune.training import HandTrainer
@@ -97,7 +97,7 @@ def run_cell(
         SftConfig(), steps=config.steps, batch=config.batch, lr=config.lr, seed=config.seed, eval_every=config.steps
     )
     done = HandTrainer(model, train.rows, validation.rows, settings, tokenizer.pad_token_id).train()
-    utterances = data.load_understanding(config.data, "validation")[: config.samples]
+    utterances = evenly(data.load_understanding(config.data, "validation"), config.samples)
     scores = score(utterances, answer(model, tokenizer, utterances)[0])
     trainable, whole = parameter_count(model)
     return {

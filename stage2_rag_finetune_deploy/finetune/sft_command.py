@@ -24,7 +24,7 @@ from stage2_rag_finetune_deploy.finetune.base_model import load_placed, paramete
 from stage2_rag_finetune_deploy.finetune.export import export_merged
 from stage2_rag_finetune_deploy.finetune.forgetting import perplexity
 from stage2_rag_finetune_deploy.finetune.generation import generate
-from stage2_rag_finetune_deploy.finetune.samples import Samples, load_samples
+from stage2_rag_finetune_deploy.finetune.samples import Samples, evenly, load_samples
 from stage2_rag_finetune_deploy.finetune.sft_config import PRESETS, TARGETS, SftConfig
 from stage2_rag_finetune_deploy.finetune.training import HandTrainer, Progress
 from stage2_rag_finetune_deploy.finetune.understanding import Scores, prompt_messages, score
@@ -54,7 +54,8 @@ def run_sft(config: SftConfig, preset: str) -> None:
         if before is not None:
             record_forgetting(run, before, perplexity(model, tokenizer, config.forget_tokens))
         if config.data in SETS and config.test_samples != 0:
-            test = data.load_understanding(config.data, "test")[: config.test_samples]
+            test = data.load_understanding(config.data, "test")
+            test = evenly(test, config.test_samples) if config.test_samples else test
             record_test(run, test, *answer(model, tokenizer, test), preset, config)
         run.next(f'{PROG} ask "where is KM204817?"')
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stage2_rag_finetune_deploy.alignment.logprobs import completion_logits, completion_logprobs
+from stage2_rag_finetune_deploy.alignment.logprobs import completion_logits, completion_logprobs, per_token
 from stage2_rag_finetune_deploy.finetune import lora
 
 PROMPTS = [[5, 6, 7], [5, 6, 9, 10, 11]]
@@ -60,9 +60,12 @@ def test_completions_of_one_token(adapted):
         torch.testing.assert_close(row, alone, rtol=1e-4, atol=1e-5)
 
 
-def test_logits_come_row_by_row(adapted):
-    """Catches: the first tokens' logits in front of all others, so that they belong to the wrong tokens."""
-    logits, ids, mask = completion_logits(adapted, PROMPTS, COMPLETIONS, group=2)
-    picked = torch.log_softmax(logits, -1).gather(1, ids[mask][:, None])[:, 0]
-    expected = torch.cat(one_by_one(adapted, PROMPTS, COMPLETIONS, 2))
-    torch.testing.assert_close(picked, expected, rtol=1e-4, atol=1e-5)
+def test_values_are_laid_out_row_by_row(adapted):
+    """Catches: the first tokens' values in front of all others, so that they belong to the wrong tokens."""
+    first, others, ids, mask = completion_logits(adapted, PROMPTS, COMPLETIONS, group=2)
+    best = per_token(first.argmax(-1), others.argmax(-1), mask)
+    for row, completion in enumerate(COMPLETIONS):
+        prompt = PROMPTS[row // 2]
+        alone = adapted(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1].argmax(-1)
+        assert best[row].tolist() == [*alone.tolist(), *[0] * (4 - len(completion))]
+        assert ids[row][mask[row]].tolist() == completion

@@ -51,7 +51,7 @@ def test_measure_counts_questions(build, tokenizer):
     """Catches: samples counted as questions, figures that change from call to call."""
     task = load_task("chain_sum")
     model = build(3)
-    first, again = (measure(model, tokenizer, task, task.test(5), seed=1, samples=3, batch=2) for _ in range(2))
+    first, again = (measure(model, tokenizer, task, task.test(5), seed=1, batch=2) for _ in range(2))
     assert first == again
     assert len(first.right) == len(first.rewards) == 5
     assert 1 <= first.length <= task.new_tokens and 0 <= first.truncated <= 1 and first.kl == 0

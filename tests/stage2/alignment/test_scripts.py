@@ -26,7 +26,7 @@ SMALL = {"questions": 12, "batch": 4, "rank": 4, "alpha": 8.0, "warmup": 1, "sav
 class SayA:
     """A task that a random model can learn: the answer begins with a small letter; SFT and DPO show an a."""
 
-    name, new_tokens = "say-a", 4
+    name, new_tokens, draws = "say-a", 4, 2
 
     def items(self, count=12):
         """Questions of different lengths."""
