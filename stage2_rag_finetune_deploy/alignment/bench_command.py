@@ -4,8 +4,17 @@ The same in both: model, shape of the adapter, questions, answers a question and
 it has them all), threads, one optimiser step on each batch. Before a ratio is given, both have to have seen the same
 number of tokens.
 
-TRL samples with transformers' `generate`, as it does without vLLM, and is given the number format in which it is
-fastest on this processor (`--trl-dtype`, NOTES.md).
+TRL 1.16 samples with transformers' `generate`, as it does without vLLM, and is given the number format in which it is
+fastest. 8 questions x 8 answers x 12 tokens, one core (AMD EPYC, AVX512-BF16), two steps each, 2026-11-25, shared:
+
+    --trl-dtype       s a step    peak memory
+    fp32              64, 66      13.5 GB
+    bf16              35, 55      10.5 GB        float32 adapter, as PEFT makes it
+    bf16-adapter      32, 34      9.0 GB         with fused attention 19 % slower (half the batch)
+
+Why it takes longer: every answer takes its own copy of the prompt through sampling, forward and backward; without a GPU
+TRL's fused head scores the prompts' positions, too; and while sampling, a frozen head over (B, 1, C) is multiplied as
+B heads (finetune/NOTES.md). With Triton and vLLM two of the three are gone: the ratio is one for processors.
 """
 
 import cProfile
@@ -55,7 +64,7 @@ class BenchConfig:
     rank: int = option(8, "width of the adapter's detour")
     alpha: float = option(16.0, "the detour counts alpha / rank times")
     dtype: str = option("auto", "of the frozen weights here", ("auto", "fp32", "bf16"))
-    trl_dtype: str = option("bf16", "of TRL's weights: all in float32, frozen ones in bfloat16, adapter too",
+    trl_dtype: str = option("bf16-adapter", "of TRL's weights: all in float32, frozen ones in bfloat16, adapter too",
                             ("fp32", "bf16", "bf16-adapter"))  # fmt: skip
     seed: int = option(1, "of questions and answers")
 
@@ -183,7 +192,7 @@ def make_trl_trainer(task: VerifiableTask, items: Sequence[Item], config: BenchC
     datasets.disable_progress_bars()
     model, tokenizer = load_base(config.model, torch.float32 if config.trl_dtype == "fp32" else torch.bfloat16)
     if config.trl_dtype != "fp32":
-        model.set_attn_implementation("eager")  # faster here in bfloat16 (finetune/NOTES.md)
+        model.set_attn_implementation("eager")  # as here: faster in bfloat16
     adapter = LoraConfig(
         r=config.rank, lora_alpha=config.alpha, task_type="CAUSAL_LM", target_modules=list(TARGETS["all"])
     )
