@@ -1,13 +1,17 @@
 """The bench with a tiny model: that it compares like with like. Each test names the bug that it catches."""
 
 import cProfile
+from dataclasses import replace
 
 import pytest
+import torch
 
 from labkit.errors import LabError
 from labkit.runs import latest_run, read_report
 from stage2_rag_finetune_deploy.alignment import bench_command as bench
 from stage2_rag_finetune_deploy.alignment.bench_command import BenchConfig, Stopwatch, Timing
+from stage2_rag_finetune_deploy.alignment.logprobs import completion_logprobs
+from stage2_rag_finetune_deploy.alignment.rollout import sample_groups
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +51,51 @@ def test_both_sides_do_what_was_asked(small, questions):
         assert sum(timing.phases.values()) > 0 < timing.memory
 
 
+def positions(act):
+    """How many token positions went through the first layer of whatever ran inside."""
+    counted = []
+
+    def count(module, inputs, output):
+        if type(module).__name__ == "LlamaDecoderLayer" and module.self_attn.layer_idx == 0:
+            counted.append(inputs[0].shape[0] * inputs[0].shape[1])
+
+    handle = torch.nn.modules.module.register_module_forward_hook(count)
+    try:
+        act()
+    finally:
+        handle.remove()
+    return sum(counted)
+
+
+def test_why_it_is_faster(small, questions, build):
+    """Catches: a prompt that runs once for each of its answers again. No clock: positions are counted.
+
+    The control does the same work without sharing: each answer comes with its own prompt.
+    """
+    config, (task, items) = replace(small, group=8), questions
+    ours = positions(lambda: bench.time_ours(Timing(), task, items, config, lambda: None))
+    theirs = positions(lambda: bench.time_trl(Timing(), task, items, config, lambda: None))
+    model, prompts = build(0), [[1, *range(2, 90), number] for number in range(8) for _ in range(8)]
+    completions = [[5, 6, 7, 8]] * len(prompts)
+
+    def step(prompts, group):
+        sample_groups(model, prompts, group, 4, end_id=-1)
+        completion_logprobs(model, prompts, completions, group)
+
+    shared = positions(lambda: step(prompts[::8], 8))
+    alone = 8 * sum(positions(lambda row=row: step_alone(model, row, completions[0])) for row in prompts[::8])
+    assert theirs > bench.BAR * ours
+    assert alone > bench.BAR * shared
+
+
+def step_alone(model, prompt, completion):
+    """Sampling and log-probabilities of one answer."""
+    sample_groups(model, [prompt], 1, len(completion), end_id=-1)
+    completion_logprobs(model, [prompt], [completion], 1)
+
+
 def test_other_work_is_not_compared(small, questions):
     """Catches: a ratio over unequal work (the control: TRL with answers of half the length)."""
-    from dataclasses import replace
-
     ours, theirs = Timing(), Timing()
     bench.time_ours(ours, *questions, small, lambda: None)
     bench.time_trl(theirs, *questions, replace(small, tokens=2), lambda: None)
@@ -80,7 +125,5 @@ def test_phases_leave_nothing_out():
 @pytest.mark.parametrize(("name", "value"), [("steps", 0), ("group", 1), ("tokens", 0), ("batch", -1)])
 def test_impossible_numbers(small, name, value):
     """Catches: a traceback out of a library in place of a line."""
-    from dataclasses import replace
-
     with pytest.raises(LabError, match=f"--{name} {value}"):
         bench.run_bench(replace(small, **{name: value}), "smoke")
