@@ -68,7 +68,7 @@ def last_list(text: str) -> str:
 
 # task -> its settings, small enough for a model of 135M parameters, and what is read out of a reply
 TASKS: dict[str, tuple[dict[str, Any], Callable[[str], str]]] = {
-    "chain_sum": ({"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 1}, last_number),
+    "chain_sum": ({"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}, last_number),
     "basic_arithmetic": (
         {"min_terms": 2, "max_terms": 3, "max_digits": 2, "operators": ("+", "-"), "allow_parentheses": False},
         last_number,

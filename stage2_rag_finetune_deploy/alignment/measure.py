@@ -53,30 +53,37 @@ class Measured:
 
 
 @torch.inference_mode()
+def greedy_scores(model: Any, tokenizer: Any, task: Task, items: Sequence[Item], batch: int = 64) -> list[float]:
+    """The score of the most probable answer to each question."""
+    scores = []
+    for start in range(0, len(items), batch):
+        part = items[start : start + batch]
+        prompts = [encode(tokenizer, item.messages).ids for item in part]
+        answers = sample_groups(model, prompts, 1, task.new_tokens, tokenizer.eos_token_id, 0.0)
+        scores += [task.score(item, text) for item, text in zip(part, answers.texts(tokenizer), strict=True)]
+    return scores
+
+
+@torch.inference_mode()
 def measure(
     model: Any, tokenizer: Any, task: Task, items: Sequence[Item], seed: int, batch: int = 32
 ) -> Measured:
-    """Ask `items`, once greedily and `task.draws` times at temperature 1."""
+    """Ask `items`, once greedily and `task.draws` times at temperature 1; dropout stays off."""
     was_training = model.training
     model.eval()
     samples, chance = task.draws, torch.Generator().manual_seed(seed)
-    right: list[float] = []
     scores: list[float] = []
     kls, lengths, cut = [], [], []
     for start in range(0, len(items), batch):
         part = items[start : start + batch]
         prompts = [encode(tokenizer, item.messages).ids for item in part]
-        end = tokenizer.eos_token_id
-        greedy = sample_groups(model, prompts, 1, task.new_tokens, end, 0.0)
-        right += [task.score(item, text) for item, text in zip(part, greedy.texts(tokenizer), strict=True)]
-        drawn = sample_groups(model, prompts, samples, task.new_tokens, end, 1.0, chance)
-        texts = drawn.texts(tokenizer)
-        scores += [task.score(part[row // samples], text) for row, text in enumerate(texts)]
+        drawn = sample_groups(model, prompts, samples, task.new_tokens, tokenizer.eos_token_id, 1.0, chance)
+        scores += [task.score(part[row // samples], text) for row, text in enumerate(drawn.texts(tokenizer))]
         kls.append(kl_to_start(model, drawn))
         lengths += map(len, drawn.completions)
         cut += drawn.truncated
+    right, rewards = greedy_scores(model, tokenizer, task, items), torch.tensor(scores)
     model.train(was_training)
-    rewards = torch.tensor(scores)
     return Measured(
         tuple(right), tuple(rewards.view(-1, samples).mean(1).tolist()), float(torch.cat(kls).mean()),
         zero_std_share(rewards, samples), float(np.mean(lengths)), float(np.mean(cut)),

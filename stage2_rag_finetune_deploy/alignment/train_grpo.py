@@ -28,7 +28,6 @@ from stage2_rag_finetune_deploy.finetune.training import Progress
 class GrpoConfig(ScriptConfig):
     """Options of `grpo`."""
 
-    lr: float = option(1e-3, "peak rate of AdamW")
     group: int = option(8, "answers a question")
     temperature: float = option(1.0, "of sampling")
     beta: float = option(0.0, "weight of the KL divergence to the start model; 0 leaves it out, as TRL does")
