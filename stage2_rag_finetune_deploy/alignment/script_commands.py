@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-import data
 from labkit.progress import console
 from labkit.runs import Run
 from stage2_rag_finetune_deploy.alignment.pairs import drawn_pairs, own_mistakes
@@ -43,11 +42,12 @@ def run_dpo(config: DpoConfig, preset: str) -> None:
     """DPO from the start; its preference accuracy on pairs of questions that it did not see."""
 
     def after(run: Run, model: Any, tokenizer: Any, task: Task) -> None:
+        items = task.test(max(config.test, 1))
         if isinstance(task, VerifiableTask):
             with lora.disabled(model):
-                pairs = own_mistakes(model, tokenizer, task, task.test(max(config.test, 1)), config.seed)
+                pairs = own_mistakes(model, tokenizer, task, items, config.seed)
         else:
-            pairs = drawn_pairs(data.load_understanding(task.name, "test"), config.seed + 1)
+            pairs = drawn_pairs([item.source for item in items], config.seed + 1)
         if pairs:
             accuracy = preference_accuracy(model, tokenizer, pairs)
             band = (0.8, None) if config == DPO_PRESETS["cpu"] else None
