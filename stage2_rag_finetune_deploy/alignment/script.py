@@ -39,8 +39,8 @@ class ScriptConfig:
     task: str = option("chain_sum", "chain_sum or another task of reasoning-gym, or customer-service-en, -zh")
     start: Path | None = option(None, "folder of the model to start from; none is the newest `warm-up`'s, or for the "
                                       "customer service the newest one of `finetune sft`")  # fmt: skip
-    questions: int = option(384, "to learn from")
-    steps: int = option(48, "optimiser steps")
+    questions: int = option(512, "to learn from")
+    steps: int = option(64, "optimiser steps")
     batch: int = option(8, "questions a step")
     lr: float = option(5e-4, "peak rate of AdamW")
     warmup: int = option(3, "steps of linear warm-up")

@@ -16,10 +16,10 @@ from stage2_rag_finetune_deploy.finetune import lora
 SMALL: dict[str, Any] = {"questions": 4, "steps": 2, "batch": 2, "warmup": 1, "save_every": 1, "test": 2,
                          "forget_tokens": 0}  # fmt: skip
 LONG: dict[str, Any] = {"questions": 768, "steps": 96, "forget_tokens": 65536}
-WARM_UP = SftConfig(questions=192, steps=24, lr=1e-3)
+WARM_UP = SftConfig(questions=96, steps=12, lr=1e-3)
 WARM_UP_PRESETS = {"smoke": replace(WARM_UP, **SMALL), "cpu": WARM_UP}
 SFT_PRESETS = {"smoke": SftConfig(**SMALL), "cpu": SftConfig(), "study": SftConfig(**LONG)}
-DPO_PRESETS = {"smoke": DpoConfig(**SMALL), "cpu": DpoConfig(), "study": DpoConfig(**LONG)}
+DPO_PRESETS = {"smoke": DpoConfig(**SMALL), "cpu": DpoConfig(questions=192, steps=24, sft_weight=1.0), "study": DpoConfig(**LONG)}
 GRPO_PRESETS = {"smoke": GrpoConfig(**SMALL, group=2), "cpu": GrpoConfig(), "study": GrpoConfig(**LONG)}
 
 

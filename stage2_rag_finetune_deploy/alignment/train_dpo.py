@@ -28,7 +28,7 @@ from stage2_rag_finetune_deploy.finetune.training import Progress
 class DpoConfig(ScriptConfig):
     """Options of `dpo`."""
 
-    lr: float = option(2e-4, "peak rate of AdamW")
+    lr: float = option(1e-4, "peak rate of AdamW")
     beta: float = option(0.1, "how firmly the start model is held on to")
     sft_weight: float = option(0.0, "of the chosen answers' SFT loss, added to the loss; 0 is the paper's DPO")
     samples: int = option(8, "draws a question, to find the model's own wrong answers")

@@ -51,7 +51,7 @@ def train_grpo(
     # 3. Adapter and optimiser
     check_updates(config)
     trainer = new_trainer(model, config, folder)
-    for numbers in batches(trainer, [len(prompt) for prompt in prompts], config.updates):
+    for numbers in batches(trainer, [0] * len(prompts), config.updates):  # unsorted: short questions are the easy ones
         started = time.perf_counter()
         asked = [prompts[number] for number in numbers]
         rollout = roll_out(model, tokenizer, task, asked, config, trainer.progress)
@@ -89,6 +89,8 @@ def check_updates(config: GrpoConfig) -> None:
     """
     if config.group < 2:
         raise LabError(f"--group {config.group}: an answer is compared with the others of its group", "--group 8")
+    if config.updates > 1 and config.temperature != 1:
+        raise LabError("--updates compares with untempered probabilities", "--temperature 1, or --updates 1")
     if config.updates < 1 or config.steps % config.updates:
         raise LabError(f"--steps {config.steps} is no multiple of --updates {config.updates}", "--updates 1")
 
