@@ -19,7 +19,9 @@ LONG: dict[str, Any] = {"questions": 768, "steps": 96, "forget_tokens": 65536}
 WARM_UP = SftConfig(questions=96, steps=12, lr=1e-3)
 WARM_UP_PRESETS = {"smoke": replace(WARM_UP, **SMALL), "cpu": WARM_UP}
 SFT_PRESETS = {"smoke": SftConfig(**SMALL), "cpu": SftConfig(), "study": SftConfig(**LONG)}
-DPO_PRESETS = {"smoke": DpoConfig(**SMALL), "cpu": DpoConfig(questions=192, steps=24, sft_weight=1.0), "study": DpoConfig(**LONG)}
+DPO_PRESETS = {
+    "smoke": DpoConfig(**SMALL), "cpu": DpoConfig(questions=192, steps=24, sft_weight=1.0), "study": DpoConfig(**LONG),
+}  # fmt: skip
 GRPO_PRESETS = {"smoke": GrpoConfig(**SMALL, group=2), "cpu": GrpoConfig(), "study": GrpoConfig(**LONG)}
 
 
@@ -50,7 +52,8 @@ def run_dpo(config: DpoConfig, preset: str) -> None:
             pairs = drawn_pairs([item.source for item in items], config.seed + 1)
         if pairs:
             accuracy = preference_accuracy(model, tokenizer, pairs)
-            band = (0.8, None) if config == DPO_PRESETS["cpu"] else None
+            settings = replace(config, task=DpoConfig.task)
+            band = (0.8, None) if settings == DPO_PRESETS["cpu"] else None
             run.metric("preference_accuracy", accuracy, band=band, meaning=f"{len(pairs)} pairs of test questions")
             run.learnt(f"DPO: prefers the right answer in {accuracy:.0%} of {len(pairs)} unseen pairs.")
             console.print(f"pairs   more than at the start, the right answer is preferred in {accuracy:.1%} of "
