@@ -192,22 +192,28 @@ def show(rows: list[dict[str, Any]]) -> None:
     console.print(table)
 
 
+def smooth(values: list[float], width: int = 8) -> np.ndarray:
+    """Running mean over up to `width` values: a step asks eight questions, and some are easy."""
+    return np.array([np.mean(values[max(0, place + 1 - width) : place + 1]) for place in range(len(values))])
+
+
 def draw(rows: list[dict[str, Any]], path: Path) -> Path:
     """Left: GRPO's reward step by step. Right: what was won against how far the model went."""
-    fig, (left, right) = new_figure(1, 2, width=10.0)
-    for row in rows:
-        if row["method"] == "grpo":
-            steps = [each["step"] for each in row["history"]]
-            left.plot(steps, [each["reward"] for each in row["history"]], color=COLOURS[2], alpha=0.7)
-            left.plot(steps, [each["frac_reward_zero_std"] for each in row["history"]], ":", color="#888888", alpha=0.7)
-    left.plot([], [], color=COLOURS[2], label="mean reward of a step's answers")
-    left.plot([], [], ":", color="#888888", label="share of groups that are all alike")
-    left.set(xlabel="optimiser steps", ylabel="share", ylim=(0, 1), title="GRPO, one line a seed")
+    fig, (left, right) = new_figure(1, 2, width=10.0, height=3.8)
+    colours = dict(zip(("base", "start", *METHODS), ("#666666", *COLOURS), strict=False))
+    for number, row in enumerate(row for row in rows if row["method"] == "grpo"):
+        history, label = row["history"], number == 0
+        steps = [each["step"] for each in history]
+        left.plot(steps, smooth([each["reward"] for each in history]), color=colours["grpo"],
+                  label="reward of the sampled answers" if label else None)  # fmt: skip
+        left.plot(steps, smooth([each["frac_reward_zero_std"] for each in history]), ":", color="#888888",
+                  label="groups that are all alike" if label else None)  # fmt: skip
+    left.set(xlabel="optimiser steps", ylabel="share, mean of 8 steps", ylim=(0, 1), title="GRPO, one line a seed")
     left.legend()
-    for colour, method in zip(["#666666", *COLOURS], dict.fromkeys(row["method"] for row in rows), strict=False):
+    for method in dict.fromkeys(row["method"] for row in rows):
         chosen = [row for row in rows if row["method"] == method]
         kls, rewards = [row["kl"] for row in chosen], [row["reward"] for row in chosen]
-        right.scatter(kls, rewards, color=colour, label=method)
+        right.scatter(kls, rewards, color=colours[method], label=method)
     right.set(xlabel="KL to the start, nats an answer", ylabel="reward on test questions", title="Won, and how far")
     right.legend()
     return save_figure(fig, path)
