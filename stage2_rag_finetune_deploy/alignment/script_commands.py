@@ -20,7 +20,8 @@ WARM_UP = SftConfig(questions=96, steps=12, lr=1e-3)
 WARM_UP_PRESETS = {"smoke": replace(WARM_UP, **SMALL), "cpu": WARM_UP}
 SFT_PRESETS = {"smoke": SftConfig(**SMALL), "cpu": SftConfig(), "study": SftConfig(**LONG)}
 DPO_PRESETS = {
-    "smoke": DpoConfig(**SMALL), "cpu": DpoConfig(questions=192, steps=24, sft_weight=1.0), "study": DpoConfig(**LONG),
+    "smoke": DpoConfig(**SMALL), "cpu": DpoConfig(questions=192, steps=24, sft_weight=1.0, test=64),
+    "study": DpoConfig(**LONG),
 }  # fmt: skip
 GRPO_PRESETS = {"smoke": GrpoConfig(**SMALL, group=2), "cpu": GrpoConfig(), "study": GrpoConfig(**LONG)}
 
