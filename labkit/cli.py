@@ -52,6 +52,18 @@ def nearest(word: str, known: Sequence[str]) -> str | None:
     return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.5)), None)
 
 
+def require_at_least(config: Any, least: int, *names: str) -> None:
+    """Refuse numbers that no run can have.
+
+    Raises:
+        LabError: one of the fields is smaller than `least`.
+    """
+    for name in names:
+        if getattr(config, name) < least:
+            flag = f"--{name.replace('_', '-')}"
+            raise LabError(f"{flag} {getattr(config, name)} is not possible", f"a number from {least} on")
+
+
 def lab_main(
     prog: str, description: str, commands: Sequence[Command], argv: Sequence[str] | None = None
 ) -> int:

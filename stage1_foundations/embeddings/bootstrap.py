@@ -6,10 +6,11 @@ again, with replacement, and computes the score anew, 1,000 times: the spread of
 hard for both, so the difference is known far better than either score (Koehn 2004; Smucker et al. 2007).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import rankdata, ttest_1samp
 
 DRAWS = 1000
 LEVEL = 0.95
@@ -80,6 +81,17 @@ def interval(replicates: np.ndarray, level: float = LEVEL) -> tuple[float, float
     return float(low), float(high)
 
 
+def mean_interval(values: Sequence[float] | np.ndarray, seed: int = 1) -> tuple[float, float]:
+    """The 95 % bootstrap interval of the mean of one value an item."""
+    return interval(replicate_scores(Items("mean", np.asarray(values, float)), seed=seed))
+
+
+def percent_with_interval(values: Sequence[float] | np.ndarray, seed: int = 1) -> str:
+    """A mean of shares with its interval: "62.0 % (55.5 to 68.0)"."""
+    low, high = mean_interval(values, seed)
+    return f"{100 * np.mean(values):.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The difference of two models on the same items, its 95 % interval, and a two-sided p-value."""
@@ -115,6 +127,20 @@ def paired_bootstrap(first: np.ndarray, second: np.ndarray, draws: int = 10_000,
     low, high = interval(means)
     return Comparison(float(differences.mean()), low, high, min(1.0, 2 * float(smaller + 1) / (draws + 1)))
 # end exercise
+
+
+def over_repetitions(gains: Sequence[float]) -> Comparison:
+    """The mean gain of a few repetitions, one value a seed, its 95 % interval and p against 0, by Student's t.
+
+    Interval and p are nan for a single repetition; repetitions that are all alike have an interval without width.
+    """
+    values = np.asarray(gains, float)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Comparison(mean, float("nan"), float("nan"), float("nan"))
+    test = ttest_1samp(values, 0)
+    low, high = test.confidence_interval(LEVEL) if values.std() > 0 else (mean, mean)
+    return Comparison(mean, float(low), float(high), float(test.pvalue))
 
 
 def tied_with_best(replicates: dict[str, np.ndarray], scores: dict[str, float]) -> set[str]:

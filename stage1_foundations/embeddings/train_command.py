@@ -11,7 +11,12 @@ from labkit.cli import option
 from labkit.errors import LabError
 from labkit.progress import console, error_console
 from labkit.runs import Run, shown, start_run
-from stage1_foundations.embeddings.bootstrap import Comparison, Items, interval, paired_bootstrap, replicate_scores
+from stage1_foundations.embeddings.bootstrap import (
+    Comparison,
+    mean_interval,
+    over_repetitions,
+    paired_bootstrap,
+)
 
 if TYPE_CHECKING:
     import data
@@ -162,15 +167,6 @@ def leak(config: TrainConfig, split: "Split", loaded: "data.RetrievalSet") -> di
     }
 
 
-def mean_interval(gains: list[float]) -> tuple[float, float]:
-    """The 95 % interval of the mean of a few repetitions, by Student's t."""
-    from scipy.stats import t
-
-    mean, error = np.mean(gains), np.std(gains, ddof=1) / np.sqrt(len(gains))
-    low, high = t.interval(0.95, len(gains) - 1, loc=mean, scale=error) if error > 0 else (mean, mean)
-    return float(low), float(high)
-
-
 def report(config: TrainConfig, outcomes: list[Outcome], split: "Split", run: Run) -> None:
     """The verdict, on the terminal and in the report."""
     console.print(f"{config.model} on {config.data}: {len(split.train):,} pairs, {len(outcomes[0].before):,} held-out "
@@ -180,11 +176,11 @@ def report(config: TrainConfig, outcomes: list[Outcome], split: "Split", run: Ru
     gains = [outcome.gain for outcome in outcomes]
     differences = [100 * gain.difference for gain in gains]
     if len(outcomes) > 1:
-        low, high = mean_interval(differences)
-        console.print(f"  mean gain of {len(outcomes)} seeds {np.mean(differences):+.1f}, 95 % interval {low:+.1f} to "
-                      f"{high:+.1f}", highlight=False)  # fmt: skip
-        run.metric("gain_seeds_low", low, meaning="lower end of the mean gain's 95 % interval over the seeds (t)")
-        run.metric("gain_seeds_high", high, meaning="its upper end")
+        mean = over_repetitions(differences)
+        console.print(f"  mean gain of {len(outcomes)} seeds {mean.difference:+.1f}, 95 % interval {mean.low:+.1f} to "
+                      f"{mean.high:+.1f}", highlight=False)  # fmt: skip
+        run.metric("gain_seeds_low", mean.low, meaning="lower end of the mean gain's 95 % interval over the seeds (t)")
+        run.metric("gain_seeds_high", mean.high, meaning="its upper end")
     for name, values in outcomes[0].leaked.items():
         console.print(f"  trained on the test, {name}: {100 * values.mean():.1f} ({len(values):,})", highlight=False)
         run.metric("leak_" + name.replace(",", "").replace(" ", "_"), 100 * values.mean(),
@@ -244,7 +240,7 @@ def draw(config: TrainConfig, outcome: Outcome, run: Run) -> None:
     left.set(xlabel="step", ylabel="in-batch loss", title="Find your passage in the batch", ylim=(0, None))
     left.margins(y=0.15)
     for place, values in enumerate((outcome.before, outcome.after)):
-        low, high = interval(replicate_scores(Items("mean", values)))
+        low, high = mean_interval(values)
         mean = values.mean()
         middle.bar(place, 100 * mean, width=0.6, color=plots.COLOURS[place])
         middle.errorbar(place, 100 * mean, yerr=[[100 * (mean - low)], [100 * (high - mean)]], color="#333333",

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from labkit.cli import option
+from labkit.cli import option, require_at_least
 from labkit.errors import LabError
 from labkit.progress import console, progress
 from labkit.runs import Run, start_run
@@ -219,17 +219,6 @@ def make_trl_trainer(task: VerifiableTask, items: Sequence[Item], config: BenchC
     return trainer
 
 
-def check(config: BenchConfig) -> None:
-    """Numbers that cannot be.
-
-    Raises:
-        LabError: one is too small.
-    """
-    for name, least in (("steps", 1), ("rounds", 1), ("batch", 1), ("group", 2), ("tokens", 1), ("rank", 1)):
-        if getattr(config, name) < least:
-            raise LabError(f"--{name} {getattr(config, name)} is not possible", f"a number from {least} on")
-
-
 def same_work(ours: Timing, theirs: Timing) -> None:
     """Compare only what can be compared.
 
@@ -243,7 +232,8 @@ def same_work(ours: Timing, theirs: Timing) -> None:
 
 def run_bench(config: BenchConfig, preset: str) -> None:
     """Time both, in turns, and print steps a second, their ratio and the phases."""
-    check(config)
+    require_at_least(config, 1, "steps", "rounds", "batch", "tokens", "rank")
+    require_at_least(config, 2, "group")
     task = VerifiableTask(config.task)
     task.new_tokens = config.tokens
     items = task.train((config.steps + 2) * config.batch, config.seed)

@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
-from scipy.stats import t as student
-from scipy.stats import ttest_1samp
 
 from labkit.cli import option
 from labkit.errors import LabError
@@ -25,6 +23,7 @@ from labkit.plots import COLOURS, new_figure, save_figure
 from labkit.progress import console, progress
 from labkit.runs import start_run
 from labkit.timing import peak_memory_mb
+from stage1_foundations.embeddings.bootstrap import over_repetitions
 from stage2_rag_finetune_deploy.alignment.measure import greedy_scores, measure
 from stage2_rag_finetune_deploy.alignment.script import ScriptConfig, Train
 from stage2_rag_finetune_deploy.alignment.script_commands import WARM_UP
@@ -78,15 +77,16 @@ def run_compare(config: CompareConfig, preset: str) -> None:
                 console.print(line(row), markup=False, soft_wrap=True)
         show(rows)
         for method in methods:
-            gain, low, high, p = over_seeds([row["reward_gain"] for row in rows if row["method"] == method])
+            found = over_repetitions([row["reward_gain"] for row in rows if row["method"] == method])
             band = (0.15, None) if method == "grpo" and config == PRESETS["study"] else None
-            run.metric(f"reward_gain {method}", gain, band=band, meaning=f"over the start; seeds {config.seeds}")
+            run.metric(f"reward_gain {method}", found.difference, band=band,
+                       meaning=f"over the start; seeds {config.seeds}")  # fmt: skip
             interval = "one seed: no interval"
             if len(seeds) > 1:
-                run.metric(f"reward_p {method}", p, meaning="t test of the seeds' gains against 0")
-                interval = f"{low:+.3f} to {high:+.3f}, p = {p:.2g}"
-            console.print(f"{method:<5} reward {gain:+.3f} over the start ({interval})", markup=False)
-            run.learnt(f"{method.upper()}: reward {gain:+.2f} over the start; seeds {config.seeds}.")
+                run.metric(f"reward_p {method}", found.p, meaning="t test of the seeds' gains against 0")
+                interval = f"{found.low:+.3f} to {found.high:+.3f}, p = {found.p:.2g}"
+            console.print(f"{method:<5} reward {found.difference:+.3f} over the start ({interval})", markup=False)
+            run.learnt(f"{method.upper()}: reward {found.difference:+.2f} over the start; seeds {config.seeds}.")
         run.figure(draw(rows, run.dir / "compare.png"), "learning curves, and reward against KL")
         run.next("make milestones")
 
@@ -98,12 +98,11 @@ def run_seed(
     model, tokenizer = load_placed(None, config.device)
     items, test = task.train(config.warm_up + config.questions, seed), task.test(config.test)
     second = other.test(config.test)
-    plain = perplexity(model, tokenizer, config.forget_tokens)
 
     def row(method: str, seconds: float, history: list[dict[str, float]]) -> dict[str, Any]:
         figures = measure(model, tokenizer, task, test, seed).as_dict()
         figures["other"] = float(np.mean(greedy_scores(model, tokenizer, other, second)))
-        figures["perplexity_ratio"] = perplexity(model, tokenizer, config.forget_tokens) / plain
+        figures["perplexity"] = perplexity(model, tokenizer, config.forget_tokens)
         return {"method": method, "seed": seed, "seconds": seconds, "peak_memory_mb": peak_memory_mb(),
                 "history": history, **figures}  # fmt: skip
 
@@ -120,6 +119,8 @@ def run_seed(
         rows.append(row(method, done["seconds"], done["history"]))
         rows[-1]["reward_gain"] = rows[-1]["reward"] - start["reward"]
         lora.strip(model)
+    for each in rows:
+        each["perplexity_ratio"] = each["perplexity"] / rows[0]["perplexity"]
     return rows
 
 
@@ -155,17 +156,6 @@ def parse_methods(text: str) -> list[str]:
     if unknown := [word for word in words if word not in METHODS]:
         raise LabError(f"no method is called {unknown[0]!r}", f"--methods {','.join(METHODS)}")
     return words
-
-
-def over_seeds(gains: list[float]) -> tuple[float, float, float, float]:
-    """Mean, 95 % interval and two-sided p of gains, one a seed (Student's t); no interval of a single seed."""
-    values = np.array(gains)
-    if len(values) < 2:
-        return float(values.mean()), float("nan"), float("nan"), float("nan")
-    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    return float(values.mean()), float(values.mean() - half), float(values.mean() + half), float(
-        ttest_1samp(values, 0).pvalue
-    )
 
 
 def line(row: dict[str, Any]) -> str:
@@ -209,7 +199,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> Path:
         left.plot(steps, smooth([each["frac_reward_zero_std"] for each in history]), ":", color="#888888",
                   label="groups that are all alike" if label else None)  # fmt: skip
     left.set(xlabel="optimiser steps", ylabel="share, mean of 8 steps", ylim=(0, 1), title="GRPO, one line a seed")
-    left.legend()
+    if left.lines:
+        left.legend()
     for method in dict.fromkeys(row["method"] for row in rows):
         chosen = [row for row in rows if row["method"] == method]
         kls, rewards = [row["kl"] for row in chosen], [row["reward"] for row in chosen]

@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from rich.table import Table
 from torch import Tensor
 
-from labkit.cli import option
-from labkit.errors import LabError
+from labkit.cli import option, require_at_least
 from labkit.plots import COLOURS, new_figure
 from labkit.progress import console, progress
 from labkit.runs import Run, start_run
 from stage2_rag_finetune_deploy.alignment.kl_estimators import ESTIMATORS, Quality, measure_estimators
 from stage2_rag_finetune_deploy.alignment.losses import dpo_loss, group_advantages, grpo_loss
+from stage2_rag_finetune_deploy.alignment.script import PROG
 from stage2_rag_finetune_deploy.finetune.hand_drawn import save_small
 
 BLUE, ORANGE, GREEN = COLOURS[:3]
@@ -42,9 +42,7 @@ PRESETS = {"smoke": ExplainConfig(draws=2000, vocabulary=50), "cpu": ExplainConf
 
 def run_explain(config: ExplainConfig, preset: str) -> None:
     """Print the table of the estimators and draw the figures into the run's folder."""
-    for name in ("draws", "vocabulary"):
-        if getattr(config, name) < 2:
-            raise LabError(f"--{name} {getattr(config, name)} is not possible", "a number from 2 on")
+    require_at_least(config, 2, "draws", "vocabulary")
     with start_run("stage2", "alignment", "explain", config, preset, config.seed) as run:
         rows = {
             spread: measure_estimators(spread, config.vocabulary, config.draws, config.seed)
@@ -59,7 +57,7 @@ def run_explain(config: ExplainConfig, preset: str) -> None:
         ):
             run.figure(path, caption)
             console.print(f"{path.name:<12}{caption}", markup=False, soft_wrap=True)
-        run.next("python -m stage2_rag_finetune_deploy.alignment compare")
+        run.next(f"{PROG} compare")
 
 
 def show_estimators(run: Run, rows: dict[float, Row]) -> None:

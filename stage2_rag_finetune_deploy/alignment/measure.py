@@ -16,7 +16,7 @@ import torch
 from rich.table import Table
 
 from labkit.progress import console
-from stage1_foundations.embeddings.bootstrap import Items, interval, replicate_scores
+from stage1_foundations.embeddings.bootstrap import percent_with_interval
 from stage2_rag_finetune_deploy.alignment.kl_estimators import exact_kl
 from stage2_rag_finetune_deploy.alignment.logprobs import completion_logits, per_token
 from stage2_rag_finetune_deploy.alignment.losses import zero_std_share
@@ -94,19 +94,16 @@ def measure(
 def kl_to_start(model: Any, drawn: Rollout) -> torch.Tensor:
     """KL(model || model without its adapter) of each sampled answer, summed over its positions: (B,) nats.
 
-    Exact over the vocabulary at every position, so that only the answers themselves are a sample.
+    Exact over the vocabulary at every position, so that only the answers themselves are a sample. A model without an
+    adapter is its own start.
     """
+    if not lora.lora_layers(model):
+        return torch.zeros(len(drawn.completions))
     *logits, _, mask = completion_logits(model, drawn.prompts, drawn.completions, drawn.group)
     with lora.disabled(model):
         *start, _, _ = completion_logits(model, drawn.prompts, drawn.completions, drawn.group)
     kls = [exact_kl(*(each.float().log_softmax(-1) for each in pair)) for pair in zip(logits, start, strict=True)]
     return per_token(*kls, mask).sum(1)
-
-
-def percent(values: Sequence[float], seed: int) -> str:
-    """A mean with its 95 % bootstrap interval, in per cent."""
-    low, high = interval(replicate_scores(Items("mean", np.array(values, float)), seed=seed))
-    return f"{100 * np.mean(values):.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def show(measured: dict[str, Measured], seed: int) -> None:
@@ -117,7 +114,7 @@ def show(measured: dict[str, Measured], seed: int) -> None:
         table.add_column(heading, justify="right")
     for label, each in measured.items():
         table.add_row(
-            label, percent(each.right, seed), percent(each.rewards, seed), f"{each.kl:.2f}", f"{each.alike:.0%}",
-            f"{each.length:.1f}", f"{each.truncated:.0%}",
+            label, percent_with_interval(each.right, seed), percent_with_interval(each.rewards, seed), f"{each.kl:.2f}",
+            f"{each.alike:.0%}", f"{each.length:.1f}", f"{each.truncated:.0%}",
         )  # fmt: skip
     console.print(table)

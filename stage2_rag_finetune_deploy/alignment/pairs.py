@@ -14,7 +14,7 @@ import torch
 from data.customer_service.preferences import preference_pairs
 from data.understanding import Utterance
 from stage2_rag_finetune_deploy.alignment.rollout import sample_groups
-from stage2_rag_finetune_deploy.alignment.tasks import Item, Task
+from stage2_rag_finetune_deploy.alignment.tasks import Item, Task, VerifiableTask
 from stage2_rag_finetune_deploy.finetune.chat_format import Message, encode
 from stage2_rag_finetune_deploy.finetune.understanding import prompt_messages
 
@@ -52,6 +52,15 @@ def own_mistakes(
             if wrong:
                 pairs.append(Pair(item.messages, item.gold, wrong[0]))
     return pairs
+
+
+def make_pairs(
+    model: Any, tokenizer: Any, task: Task, items: Sequence[Item], seed: int, samples: int = 8
+) -> list[Pair]:
+    """The model's own mistakes for a verifiable task; for the shop's utterances its drawn pairs."""
+    if isinstance(task, VerifiableTask):
+        return own_mistakes(model, tokenizer, task, items, seed, samples)
+    return drawn_pairs([item.source for item in items], seed)
 
 
 def drawn_pairs(utterances: Sequence[Utterance], seed: int) -> list[Pair]:

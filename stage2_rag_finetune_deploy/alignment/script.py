@@ -11,17 +11,16 @@ from typing import Any
 
 import torch
 
-from labkit.cli import option
-from labkit.errors import LabError
+from labkit.cli import option, require_at_least
 from labkit.files import write_json
 from labkit.progress import console, progress
-from labkit.runs import Run, latest_run, start_run
+from labkit.runs import Run, start_run
 from labkit.timing import human_seconds, peak_memory_mb
 from stage2_rag_finetune_deploy.alignment.measure import Measured, measure, show
 from stage2_rag_finetune_deploy.alignment.tasks import Task, load_task
 from stage2_rag_finetune_deploy.finetune import lora
 from stage2_rag_finetune_deploy.finetune.base_model import load_placed, parameter_count
-from stage2_rag_finetune_deploy.finetune.export import export_merged
+from stage2_rag_finetune_deploy.finetune.export import export_merged, newest_merged
 from stage2_rag_finetune_deploy.finetune.forgetting import perplexity
 from stage2_rag_finetune_deploy.finetune.sft_config import TARGETS
 from stage2_rag_finetune_deploy.finetune.training import AdapterTrainer, Progress, batch_stream
@@ -62,19 +61,16 @@ def check(config: ScriptConfig) -> None:
     Raises:
         LabError: a number is too small.
     """
-    for name in ("questions", "steps", "batch", "rank", "save_every"):
-        if getattr(config, name) < 1:
-            raise LabError(f"--{name.replace('_', '-')} {getattr(config, name)} is not possible", "a number from 1 on")
-    if config.test < 0:
-        raise LabError(f"--test {config.test} is not possible", "a number from 0 on")
+    require_at_least(config, 1, "questions", "steps", "batch", "rank", "save_every")
+    require_at_least(config, 0, "test")
 
 
-def new_trainer(model: Any, config: ScriptConfig, folder: Path | None, resume: bool = True) -> AdapterTrainer:
+def new_trainer(model: Any, config: ScriptConfig, folder: Path | None) -> AdapterTrainer:
     """A fresh adapter in a model, drawn with the seed, and its optimiser; or the state of the run to go on from."""
     torch.manual_seed(config.seed)
     lora.inject(model, config.rank, config.alpha, TARGETS[config.targets])
     trainer = AdapterTrainer(model, config, folder)
-    if resume and config.resume:
+    if config.resume:
         trainer.resume(config.resume / "checkpoint")
     return trainer
 
@@ -112,10 +108,7 @@ def start_folder(config: ScriptConfig) -> Path:
     if config.start is not None:
         return config.start
     lab, command = ("finetune", "sft") if config.task.startswith("customer-service") else ("alignment", "warm-up")
-    folder = latest_run("stage2", lab, command)
-    if folder is None or not (folder / "merged" / "config.json").is_file():
-        raise LabError("no model to start from yet", f"python -m stage2_rag_finetune_deploy.{lab} {command}")
-    return folder / "merged"
+    return newest_merged(lab, command, "no model to start from yet")
 
 
 def run_script(
@@ -147,7 +140,7 @@ def run_script(
         record_training(run, model, done)
         if before is not None:
             trained = measure(model, tokenizer, task, test, config.seed)
-            record_measured(run, {"start": before, name: trained})
+            record_measured(run, {"start": before, name: trained}, config.seed)
         if plain is not None:
             ratio = perplexity(model, tokenizer, config.forget_tokens) / plain
             run.metric("perplexity_ratio", ratio, meaning="WikiText-2, after / start")
@@ -176,9 +169,9 @@ def record_training(run: Run, model: Any, done: Progress) -> None:
                   f"{peak_memory_mb() / 1000:.1f} GB at most", markup=False)  # fmt: skip
 
 
-def record_measured(run: Run, measured: dict[str, Measured]) -> None:
+def record_measured(run: Run, measured: dict[str, Measured], seed: int) -> None:
     """The table, and its figures in the report."""
-    show(measured, run.report["seed"] or 0)
+    show(measured, seed)
     for label, figures in measured.items():
         for name, value in figures.as_dict().items():
             run.metric(f"{name} {label}", value)

@@ -5,9 +5,9 @@ from typing import Any
 
 from labkit.progress import console
 from labkit.runs import Run
-from stage2_rag_finetune_deploy.alignment.pairs import drawn_pairs, own_mistakes
+from stage2_rag_finetune_deploy.alignment.pairs import make_pairs
 from stage2_rag_finetune_deploy.alignment.script import PROG, run_script, start_folder
-from stage2_rag_finetune_deploy.alignment.tasks import Task, VerifiableTask
+from stage2_rag_finetune_deploy.alignment.tasks import Task
 from stage2_rag_finetune_deploy.alignment.train_dpo import DpoConfig, preference_accuracy, train_dpo
 from stage2_rag_finetune_deploy.alignment.train_grpo import GrpoConfig, train_grpo
 from stage2_rag_finetune_deploy.alignment.train_sft import SftConfig, train_sft
@@ -45,12 +45,8 @@ def run_dpo(config: DpoConfig, preset: str) -> None:
     """DPO from the start; its preference accuracy on pairs of questions that it did not see."""
 
     def after(run: Run, model: Any, tokenizer: Any, task: Task) -> None:
-        items = task.test(max(config.test, 1))
-        if isinstance(task, VerifiableTask):
-            with lora.disabled(model):
-                pairs = own_mistakes(model, tokenizer, task, items, config.seed)
-        else:
-            pairs = drawn_pairs([item.source for item in items], config.seed + 1)
+        with lora.disabled(model):
+            pairs = make_pairs(model, tokenizer, task, task.test(max(config.test, 1)), config.seed + 1)
         if pairs:
             accuracy = preference_accuracy(model, tokenizer, pairs)
             settings = replace(config, task=DpoConfig.task)

@@ -16,6 +16,7 @@ from data.verifiable import TASKS, last_list, last_number, last_word
 from labkit.cli import nearest
 from labkit.errors import LabError
 from stage2_rag_finetune_deploy.finetune.chat_format import Message
+from stage2_rag_finetune_deploy.finetune.samples import evenly
 from stage2_rag_finetune_deploy.finetune.understanding import prompt_messages, score
 
 INSTRUCTION = {
@@ -103,8 +104,6 @@ class UnderstandingTask:
 
     def items(self, split: str, size: int) -> list[Item]:
         """Utterances as prompts with their labels."""
-        from stage2_rag_finetune_deploy.finetune.samples import evenly
-
         chosen = evenly(data.load_understanding(self.name, split), size)
         return [Item(prompt_messages(each.text, each.language), each.label, each) for each in chosen]
 

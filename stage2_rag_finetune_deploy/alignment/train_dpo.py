@@ -15,9 +15,9 @@ from labkit.cli import option
 from labkit.errors import LabError
 from stage2_rag_finetune_deploy.alignment.logprobs import completion_logprobs
 from stage2_rag_finetune_deploy.alignment.losses import dpo_loss
-from stage2_rag_finetune_deploy.alignment.pairs import Pair, drawn_pairs, own_mistakes
+from stage2_rag_finetune_deploy.alignment.pairs import Pair, make_pairs
 from stage2_rag_finetune_deploy.alignment.script import OnStep, ScriptConfig, batches, new_trainer, record
-from stage2_rag_finetune_deploy.alignment.tasks import Item, Task, VerifiableTask
+from stage2_rag_finetune_deploy.alignment.tasks import Item, Task
 from stage2_rag_finetune_deploy.finetune import lora
 from stage2_rag_finetune_deploy.finetune.chat_format import encode
 from stage2_rag_finetune_deploy.finetune.training import Progress
@@ -42,9 +42,16 @@ def train_dpo(
 
     Args:
         folder: of the checkpoint; None keeps none.
+
+    Raises:
+        LabError: the model makes no mistakes.
     """
     # 2. Data: a question, its right answer and a wrong one, and how probable both were at the start
-    rows = [PairRow.of(tokenizer, pair) for pair in make_pairs(model, tokenizer, task, items, config)]
+    pairs = make_pairs(model, tokenizer, task, items, config.seed, config.samples)
+    if not pairs:
+        raise LabError(f"no wrong answer to {len(items)} questions in {config.samples} draws each",
+                       "more --questions, or a harder --task")  # fmt: skip
+    rows = [PairRow.of(tokenizer, pair) for pair in pairs]
     reference = pair_logprobs(model, rows)  # (P, 2)
     # 3. Adapter and optimiser
     trainer = new_trainer(model, config, folder)
@@ -82,22 +89,6 @@ class PairRow:
         """Both answers with the end of their turn."""
         chosen, rejected = (encode(tokenizer, pair.messages, text) for text in (pair.chosen, pair.rejected))
         return cls(chosen.prompt, chosen.response, rejected.response)
-
-
-def make_pairs(model: Any, tokenizer: Any, task: Task, items: Sequence[Item], config: DpoConfig) -> list[Pair]:
-    """The model's own mistakes for a verifiable task; for the shop's utterances its drawn pairs.
-
-    Raises:
-        LabError: the model makes no mistakes.
-    """
-    if isinstance(task, VerifiableTask):
-        pairs = own_mistakes(model, tokenizer, task, items, config.seed, config.samples)
-    else:
-        pairs = drawn_pairs([item.source for item in items], config.seed)
-    if not pairs:
-        raise LabError(f"no wrong answer to {len(items)} questions in {config.samples} draws each",
-                       "more --questions, or a harder --task")  # fmt: skip
-    return pairs
 
 
 def flat(rows: Sequence[PairRow]) -> tuple[list[list[int]], list[list[int]]]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from stage1_foundations.embeddings.bootstrap import Items, interval, paired_bootstrap, replicate_scores
+from stage1_foundations.embeddings.bootstrap import mean_interval, paired_bootstrap
 from stage2_rag_finetune_deploy.chunking.measure import Result
 
 MEASURES = ("mrr", "recall", "ndcg", "budget_recall", "cut")
@@ -98,7 +98,7 @@ def summarise(results: Sequence[Result]) -> list[Line]:
 def line(result: Result, differences: dict[str, Difference]) -> Line:
     """One line."""
     means = {name: float(result.values(name).mean()) for name in MEASURES}
-    low, high = interval(replicate_scores(Items("mean", result.values("mrr"))))
+    low, high = mean_interval(result.values("mrr"))
     return Line(
         result.row.name, result.row.role, result.chunks, int(np.median(result.sizes)), max(result.sizes),
         low=low, high=high, cut_seconds=result.cut_seconds, index_seconds=result.cut_seconds + result.embed_seconds,

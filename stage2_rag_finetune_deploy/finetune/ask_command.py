@@ -9,8 +9,8 @@ from labkit.cli import option
 from labkit.errors import LabError
 from labkit.progress import console
 from stage2_rag_finetune_deploy.finetune.base_model import load_base
+from stage2_rag_finetune_deploy.finetune.export import newest_merged
 from stage2_rag_finetune_deploy.finetune.generation import generate
-from stage2_rag_finetune_deploy.finetune.sft_command import newest_merged
 from stage2_rag_finetune_deploy.finetune.understanding import prompt_messages
 
 

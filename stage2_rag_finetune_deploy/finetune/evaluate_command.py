@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from rich.table import Table
 from scipy.stats import binomtest
 
@@ -19,11 +18,11 @@ from labkit.cli import option
 from labkit.errors import LabError
 from labkit.progress import console
 from labkit.runs import start_run
-from stage1_foundations.embeddings.bootstrap import Items, interval, replicate_scores
+from stage1_foundations.embeddings.bootstrap import percent_with_interval
 from stage2_rag_finetune_deploy.finetune.base_model import load_placed
+from stage2_rag_finetune_deploy.finetune.export import newest_merged
 from stage2_rag_finetune_deploy.finetune.generation import generate
 from stage2_rag_finetune_deploy.finetune.samples import evenly
-from stage2_rag_finetune_deploy.finetune.sft_command import newest_merged
 from stage2_rag_finetune_deploy.finetune.understanding import Scores, few_shot_messages, prompt_messages, score
 
 
@@ -134,10 +133,6 @@ def show(results: dict[str, Scores], seed: int) -> None:
     for heading in ("exact", "intent", "slot F1", "valid JSON"):
         table.add_column(heading, justify="right")
     for label, scores in results.items():
-        cells = []
-        for figure in ("exact", "intent"):
-            values = np.array(getattr(scores, figure), float)
-            low, high = interval(replicate_scores(Items("mean", values), seed=seed))
-            cells.append(f"{100 * values.mean():.1f} % ({100 * low:.1f} to {100 * high:.1f})")
+        cells = [percent_with_interval(getattr(scores, figure), seed) for figure in ("exact", "intent")]
         table.add_row(label, *cells, f"{scores.slot_f1:.3f}", f"{100 * scores.mean('valid'):.1f} %")
     console.print(table)

@@ -1,4 +1,4 @@
-"""A merged checkpoint folder, as transformers and vLLM load it; the folder appears whole or not at all."""
+"""A merged checkpoint folder, as transformers and vLLM load it: written whole or not at all, and found again."""
 
 import os
 import shutil
@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from data.convert_smollm2 import name_tokenizer_class
+from labkit.errors import LabError
+from labkit.runs import latest_run
 from stage2_rag_finetune_deploy.finetune import lora
 
 
@@ -32,3 +34,17 @@ def export_merged(model: Any, tokenizer: Any, folder: Path) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def newest_merged(
+    lab: str = "finetune", command: str = "sft", missing: str = "no fine-tuned model yet"
+) -> Path:
+    """The merged checkpoint of the newest run of a lab's command.
+
+    Raises:
+        LabError: there is none; `missing` is the message.
+    """
+    folder = latest_run("stage2", lab, command)
+    if folder is None or not (folder / "merged" / "config.json").is_file():
+        raise LabError(missing, f"python -m stage2_rag_finetune_deploy.{lab} {command}")
+    return folder / "merged"

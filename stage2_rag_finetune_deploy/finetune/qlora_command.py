@@ -17,9 +17,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import data
-from labkit.cli import option
+from labkit.cli import option, require_at_least
 from labkit.device import choose_device, choose_dtype
-from labkit.errors import LabError
 from labkit.progress import console, progress
 from labkit.runs import Run, start_run
 from stage2_rag_finetune_deploy.finetune.base_model import load_base
@@ -68,9 +67,7 @@ PRESETS = {
 
 def run_qlora(config: QloraConfig, preset: str) -> None:
     """Both parts, with a report."""
-    for name in ("steps", "batch_size", "rank"):
-        if getattr(config, name) < 1:
-            raise LabError(f"--{name.replace('_', '-')} {getattr(config, name)} is not possible", "a number from 1 on")
+    require_at_least(config, 1, "steps", "batch_size", "rank")
     device = choose_device(config.device)
     dtype = choose_dtype("auto", device.type)
     with start_run("stage2", "finetune", "qlora", config, preset, config.seed) as run:

@@ -13,11 +13,12 @@ import torch
 
 import data
 from data.understanding import SETS, Utterance
+from labkit.cli import require_at_least
 from labkit.errors import LabError
 from labkit.files import write_json, write_jsonl
 from labkit.plots import new_figure, save_figure
 from labkit.progress import console, progress
-from labkit.runs import Run, latest_run, start_run
+from labkit.runs import Run, start_run
 from labkit.timing import human_seconds, peak_memory_mb
 from stage2_rag_finetune_deploy.finetune import lora, trl_trainer
 from stage2_rag_finetune_deploy.finetune.base_model import load_placed, parameter_count
@@ -34,9 +35,7 @@ PROG = "python -m stage2_rag_finetune_deploy.finetune"
 
 def run_sft(config: SftConfig, preset: str) -> None:
     """Train, export, measure."""
-    for name in ("steps", "batch", "rank", "eval_every", "max_length"):
-        if getattr(config, name) < 1:
-            raise LabError(f"--{name.replace('_', '-')} {getattr(config, name)} is not possible", "a number from 1 on")
+    require_at_least(config, 1, "steps", "batch", "rank", "eval_every", "max_length")
     model, tokenizer = load_placed(config.base, config.device, config.dtype)
     train = load_samples(tokenizer, config.data, "train", config.max_length, config.limit)
     validation = load_samples(tokenizer, config.data, "validation", config.max_length, config.eval_samples)
@@ -192,15 +191,3 @@ def loss_curve(done: Progress, path: Path, name: str) -> Path:
     axis.set_yscale("log")
     axis.legend()
     return save_figure(fig, path)
-
-
-def newest_merged() -> Path:
-    """The merged checkpoint of the newest run.
-
-    Raises:
-        LabError: there is none.
-    """
-    folder = latest_run("stage2", "finetune", "sft")
-    if folder is None or not (folder / "merged" / "config.json").is_file():
-        raise LabError("no fine-tuned model yet", f"{PROG} sft")
-    return folder / "merged"

@@ -13,7 +13,7 @@ from labkit.errors import LabError
 from labkit.files import write_json
 from labkit.progress import console, error_console
 from labkit.runs import Run, start_run
-from stage1_foundations.embeddings.bootstrap import Comparison, Items, interval, replicate_scores
+from stage1_foundations.embeddings.bootstrap import Comparison, mean_interval
 from stage2_rag_finetune_deploy.rag.comparison import (
     Scored,
     differences,
@@ -140,7 +140,7 @@ def typo_values(
 
 def confidence(scored: Scored) -> tuple[float, float]:
     """The 95 % interval of MRR@10."""
-    return interval(replicate_scores(Items("mean", scored.values["mrr@10"])))
+    return mean_interval(scored.values["mrr@10"])
 
 
 def record(

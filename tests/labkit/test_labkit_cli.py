@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.cli import Command, lab_main, option
+from labkit.cli import Command, lab_main, option, require_at_least
 from labkit.errors import LabError
 
 
@@ -118,3 +118,16 @@ def test_lab_error_survives_a_process_pool():
 
     copy = pickle.loads(pickle.dumps(LabError("empty corpus", "--data sanguo")))
     assert (copy.message, copy.try_next) == ("empty corpus", "--data sanguo")
+
+
+def test_numbers_that_are_too_small_are_named_as_options():
+    """Catches: a bound that is one off, a field's name with an underscore in the message."""
+    @dataclass(frozen=True)
+    class Config:
+        batch_size: int = 2
+        steps: int = 1
+
+    require_at_least(Config(), 1, "batch_size", "steps")
+    with pytest.raises(LabError, match=r"--batch-size 0 is not possible") as error:
+        require_at_least(Config(batch_size=0), 1, "steps", "batch_size")
+    assert error.value.try_next == "a number from 1 on"

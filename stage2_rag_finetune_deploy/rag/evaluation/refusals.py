@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from data.answerability import AnswerabilitySet
 from labkit.progress import progress
-from stage1_foundations.embeddings.bootstrap import Items, interval, replicate_scores
+from stage1_foundations.embeddings.bootstrap import mean_interval
 from stage1_foundations.first_rag.evidence import calibrate
 from stage2_rag_finetune_deploy.rag.answering import Answer, Passage, answer_events
 from stage2_rag_finetune_deploy.rag.pipeline import Rag
@@ -85,7 +85,7 @@ def shares_at(asked: Asked, threshold: float) -> Shares:
 
 def band_of(flags: Sequence[bool] | np.ndarray) -> tuple[float, float]:
     """The 95 % bootstrap interval of a share."""
-    return interval(replicate_scores(Items("mean", np.asarray(flags, dtype=float))))
+    return mean_interval(flags)
 
 
 def best_of_half(asked: Asked, seed: int = 1) -> Shares:

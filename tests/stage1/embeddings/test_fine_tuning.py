@@ -8,11 +8,11 @@ import pytest
 
 import data
 from stage1_foundations.embeddings.bm25 import Bm25
-from stage1_foundations.embeddings.bootstrap import paired_bootstrap
+from stage1_foundations.embeddings.bootstrap import over_repetitions, paired_bootstrap
 from stage1_foundations.embeddings.evaluation import score_task
 from stage1_foundations.embeddings.fine_tuning import freeze, held_out_pairs, split_pairs, train_pairs
 from stage1_foundations.embeddings.tasks import HeldOut
-from stage1_foundations.embeddings.train_command import PRESETS, TrainConfig, leak, mean_interval
+from stage1_foundations.embeddings.train_command import PRESETS, TrainConfig, leak
 from stage1_foundations.embeddings.transformer_encoder import TransformerEncoder
 
 SETTINGS = TrainConfig(model="tiny", data="secret", pairs=160, test=60, passages=0, batch=32, epochs=12, lr=3e-3,
@@ -134,9 +134,11 @@ def test_same_seed_same_model(tiny_folder, split, trained):
 
 def test_mean_interval_is_students():
     """Catches: the normal quantile for three values, which is half as wide: t(0.975, 2) = 4.303."""
-    low, high = mean_interval([9.0, 10.0, 11.0])
+    found = over_repetitions([9.0, 10.0, 11.0])
+    low, high = found.low, found.high
     assert [low, high] == pytest.approx([10 - 4.303 / 3**0.5, 10 + 4.303 / 3**0.5], abs=1e-3)
-    assert mean_interval([2.0, 2.0]) == (2.0, 2.0)
+    alike = over_repetitions([2.0, 2.0])
+    assert (alike.low, alike.high) == (2.0, 2.0)
 
 
 @pytest.mark.parametrize(

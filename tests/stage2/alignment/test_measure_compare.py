@@ -2,11 +2,13 @@
 
 import json
 import math
+from dataclasses import astuple
 
 import pytest
 import torch
 from scipy.stats import ttest_1samp
 
+from stage1_foundations.embeddings.bootstrap import over_repetitions
 from stage2_rag_finetune_deploy.alignment import compare_command
 from stage2_rag_finetune_deploy.alignment.measure import kl_to_start, measure
 from stage2_rag_finetune_deploy.alignment.rollout import sample_groups
@@ -60,10 +62,10 @@ def test_measure_counts_questions(build, tokenizer):
 def test_interval_over_seeds():
     """Catches: an interval of the normal distribution from three values; a p-value of one sample against itself."""
     gains = [0.2, 0.3, 0.25]
-    mean, low, high, p = compare_command.over_seeds(gains)
+    mean, low, high, p = astuple(over_repetitions(gains))
     assert mean == pytest.approx(0.25) and p == pytest.approx(ttest_1samp(gains, 0).pvalue)
     assert (low, high) == pytest.approx((0.25 - 4.3027 * 0.05 / 3**0.5, 0.25 + 4.3027 * 0.05 / 3**0.5), abs=1e-4)
-    assert all(math.isnan(value) for value in compare_command.over_seeds([0.2])[1:])
+    assert all(math.isnan(value) for value in astuple(over_repetitions([0.2]))[1:])
 
 
 @pytest.mark.assets

@@ -40,7 +40,7 @@ class SayA:
 @pytest.fixture(autouse=True)
 def pairs(monkeypatch):
     """DPO's pairs: a is better than b."""
-    monkeypatch.setattr(dpo_module, "make_pairs", lambda model, tokenizer, task, items, config: [
+    monkeypatch.setattr(dpo_module, "make_pairs", lambda model, tokenizer, task, items, seed, samples: [
         Pair(item.messages, "a", "b") for item in items
     ])  # fmt: skip
 
