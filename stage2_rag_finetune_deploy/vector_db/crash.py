@@ -106,7 +106,7 @@ class Writer:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self.process.poll() is None:
+        if not self.process.stderr.closed:  # it may have ended by itself; its pipe is closed all the same
             self.kill()
 
 
