@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lab_cli import lab_cli
 
 from data import RetrievalSet
 from labkit.assets import cache_root
@@ -53,16 +54,7 @@ def offline(monkeypatch) -> None:
 @pytest.fixture
 def cli(capsys) -> Callable[..., tuple[int, str, str]]:
     """`python -m stage1_foundations.embeddings` without the second process: (exit code, stdout, stderr)."""
-    from labkit.cli import lab_main
-    from stage1_foundations.embeddings.__main__ import COMMANDS
-
-    def run(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = lab_main("python -m stage1_foundations.embeddings", "", COMMANDS, [str(word) for word in words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return lab_cli(capsys, "stage1_foundations.embeddings")
 
 
 CONCEPTS = 40

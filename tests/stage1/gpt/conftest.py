@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lab_cli import lab_cli
 
 from stage1_foundations.gpt.model import GPT
 from stage1_foundations.gpt.model_config import model_config
@@ -75,16 +76,7 @@ def corpus_file(tmp_path, text) -> Path:
 @pytest.fixture
 def cli(capsys) -> Callable[..., tuple[int, str, str]]:
     """`python -m stage1_foundations.gpt` without the second process: (exit code, stdout, stderr)."""
-    from labkit.cli import lab_main
-    from stage1_foundations.gpt.__main__ import COMMANDS
-
-    def run(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = lab_main("python -m stage1_foundations.gpt", "", COMMANDS, [str(word) for word in words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return lab_cli(capsys, "stage1_foundations.gpt")
 
 
 @pytest.fixture

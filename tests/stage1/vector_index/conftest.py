@@ -6,6 +6,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
+from lab_cli import lab_cli
 from threadpoolctl import threadpool_limits
 
 from stage1_foundations.vector_index.problems import clustered
@@ -62,13 +63,4 @@ def faiss_metric(metric) -> int:
 @pytest.fixture
 def cli(capsys) -> Callable[..., tuple[int, str, str]]:
     """`python -m stage1_foundations.vector_index` without the second process: (exit code, stdout, stderr)."""
-    from labkit.cli import lab_main
-    from stage1_foundations.vector_index.__main__ import COMMANDS
-
-    def run(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = lab_main("python -m stage1_foundations.vector_index", "", COMMANDS, [str(word) for word in words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return lab_cli(capsys, "stage1_foundations.vector_index")

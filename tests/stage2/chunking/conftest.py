@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from lab_cli import captured_cli
 
 from stage1_foundations.embeddings.encoders import RandomEncoder
 from stage2_rag_finetune_deploy.chunking.dispatch import make_chunker
@@ -42,10 +43,4 @@ def cli(capsys) -> Callable[..., tuple[int, str, str]]:
     from labkit.errors import guarded
     from stage2_rag_finetune_deploy.chunking.__main__ import main
 
-    def run(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = guarded(main)([str(word) for word in words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return captured_cli(capsys, guarded(main))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lab_cli import lab_cli
 
 from labkit.errors import LabError
 from stage2_rag_finetune_deploy.vector_db import Collection, CollectionSpec, Record, VectorStore, open_store
@@ -134,19 +135,9 @@ def note() -> Callable[..., Record]:
 @pytest.fixture
 def cli(capsys, tmp_path, monkeypatch) -> Callable[..., tuple[int, str, str]]:
     """`python -m stage2_rag_finetune_deploy.vector_db` without the second process: (exit code, stdout, stderr)."""
-    from labkit.cli import lab_main
-    from stage2_rag_finetune_deploy.vector_db.__main__ import COMMANDS
-
     monkeypatch.setenv("COURSE_LAB_RUNS", str(tmp_path / "runs"))
     monkeypatch.delenv("COURSE_LAB_DEBUG", raising=False)
-
-    def run(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = lab_main("python -m stage2_rag_finetune_deploy.vector_db", "", COMMANDS, [str(word) for word in words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return lab_cli(capsys, "stage2_rag_finetune_deploy.vector_db")
 
 
 @pytest.fixture
