@@ -36,20 +36,26 @@ def fill(frame: Frame, values: dict[int, str]) -> tuple[str, dict[str, str], dic
     return text, slots, spans
 
 
-def frame_rows(frame: Frame, voice: Voice) -> Iterator[dict[str, Any]]:
-    """The lines of one frame."""
-    rng = Random(f"customer service/{frame.id}")
+def fillings(frame: Frame, voice: Voice, count: int, rng: Random) -> Iterator[dict[int, str]]:
+    """`count` ways to fill a frame: place -> words. Values of one kind in one filling differ."""
     places = {position: piece.fill for position, piece in enumerate(frame.pieces) if piece.fill}
-    count = FILLINGS[voice.split] if places else 1
     drawn: dict[int, list[str]] = {}
     for kind in dict.fromkeys(places.values()):  # a product and another product of one frame are different products
         same = [position for position, other in places.items() if other == kind]
         values = draw(kind, voice, count * len(same), rng)
         drawn |= {position: values[index :: len(same)] for index, position in enumerate(same)}
     for number in range(count):
-        text, slots, spans = fill(frame, {position: values[number] for position, values in drawn.items()})
+        yield {position: values[number] for position, values in drawn.items()}
+
+
+def frame_rows(frame: Frame, voice: Voice) -> Iterator[dict[str, Any]]:
+    """The lines of one frame."""
+    rng = Random(f"customer service/{frame.id}")
+    count = FILLINGS[voice.split] if any(piece.fill for piece in frame.pieces) else 1
+    for number, values in enumerate(fillings(frame, voice, count, rng), 1):
+        text, slots, spans = fill(frame, values)
         yield {
-            "id": f"{frame.id}#{number + 1}",
+            "id": f"{frame.id}#{number}",
             "text": text,
             "label": {"intent": frame.intent, "slots": slots},
             "spans": spans,

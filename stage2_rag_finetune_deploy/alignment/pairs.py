@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from data.customer_service.preferences import preference_pairs
+from data.customer_service.prompt import prompt_messages
 from data.understanding import Utterance
 from stage2_rag_finetune_deploy.alignment.rollout import sample_groups
 from stage2_rag_finetune_deploy.alignment.tasks import Item, Task, VerifiableTask
 from stage2_rag_finetune_deploy.finetune.chat_format import Message, encode
-from stage2_rag_finetune_deploy.finetune.understanding import prompt_messages
 
 
 @dataclass(frozen=True)

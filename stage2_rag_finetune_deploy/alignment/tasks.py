@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import data
+from data.customer_service.prompt import prompt_messages
 from data.understanding import SETS
 from data.verifiable import TASKS, last_list, last_number, last_word
 from labkit.cli import nearest
 from labkit.errors import LabError
 from stage2_rag_finetune_deploy.finetune.chat_format import Message
 from stage2_rag_finetune_deploy.finetune.samples import evenly
-from stage2_rag_finetune_deploy.finetune.understanding import prompt_messages, score
+from stage2_rag_finetune_deploy.finetune.understanding import score
 
 INSTRUCTION = {
     last_number: "Answer with the number only.",

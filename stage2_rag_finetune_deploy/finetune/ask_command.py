@@ -5,13 +5,13 @@ from pathlib import Path
 
 import torch
 
+from data.customer_service.prompt import prompt_messages
 from labkit.cli import option
 from labkit.errors import LabError
 from labkit.progress import console
 from stage2_rag_finetune_deploy.finetune.base_model import load_base
 from stage2_rag_finetune_deploy.finetune.export import newest_merged
 from stage2_rag_finetune_deploy.finetune.generation import generate
-from stage2_rag_finetune_deploy.finetune.understanding import prompt_messages
 
 
 @dataclass(frozen=True)

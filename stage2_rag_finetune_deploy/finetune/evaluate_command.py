@@ -13,6 +13,7 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 import data
+from data.customer_service.prompt import prompt_messages
 from data.understanding import Utterance
 from labkit.cli import option
 from labkit.errors import LabError
@@ -23,7 +24,7 @@ from stage2_rag_finetune_deploy.finetune.base_model import load_placed
 from stage2_rag_finetune_deploy.finetune.export import newest_merged
 from stage2_rag_finetune_deploy.finetune.generation import generate
 from stage2_rag_finetune_deploy.finetune.samples import evenly
-from stage2_rag_finetune_deploy.finetune.understanding import Scores, few_shot_messages, prompt_messages, score
+from stage2_rag_finetune_deploy.finetune.understanding import Scores, few_shot_messages, score
 
 
 @dataclass(frozen=True)

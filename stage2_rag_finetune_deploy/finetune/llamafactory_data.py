@@ -13,12 +13,12 @@ from typing import Any
 
 import data
 from data.customer_service.preferences import preference_pairs
+from data.customer_service.prompt import prompt_messages
 from data.formats import Conversation, to_row
 from data.understanding import Utterance
 from labkit.cli import nearest
 from labkit.errors import LabError
 from labkit.files import write_jsonl, write_text
-from stage2_rag_finetune_deploy.finetune.understanding import prompt_messages
 
 INFO = Path(__file__).with_name("llamafactory") / "dataset_info.json"
 SEED = 1

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import data
+from data.customer_service.prompt import prompt_messages
 from data.understanding import SETS, Utterance
 from labkit.cli import nearest
 from labkit.errors import LabError
 from stage2_rag_finetune_deploy.finetune.chat_format import Encoded, Message, TooLong, encode
-from stage2_rag_finetune_deploy.finetune.understanding import prompt_messages
 
 Pair = tuple[list[Message], str]  # a prompt and the response to learn
 

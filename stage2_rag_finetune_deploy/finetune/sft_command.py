@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import data
+from data.customer_service.prompt import prompt_messages
 from data.understanding import SETS, Utterance
 from labkit.cli import require_at_least
 from labkit.errors import LabError
@@ -28,7 +29,7 @@ from stage2_rag_finetune_deploy.finetune.generation import generate
 from stage2_rag_finetune_deploy.finetune.samples import Samples, evenly, load_samples
 from stage2_rag_finetune_deploy.finetune.sft_config import PRESETS, TARGETS, SftConfig
 from stage2_rag_finetune_deploy.finetune.training import HandTrainer, Progress
-from stage2_rag_finetune_deploy.finetune.understanding import Scores, prompt_messages, score
+from stage2_rag_finetune_deploy.finetune.understanding import Scores, score
 
 PROG = "python -m stage2_rag_finetune_deploy.finetune"
 

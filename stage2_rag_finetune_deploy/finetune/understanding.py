@@ -1,7 +1,7 @@
 """The task: what a customer wrote in, `{"intent": ..., "slots": {...}}` out; the prompt, the reading, the score.
 
 The prompt is the same for the base model, the tuned one and the served one, and it is short: every training step
-pays for it. What the intents are called stands nowhere in it; that is what the tuned model learns. The base model is
+pays for it (data/customer_service/prompt.py). What the intents are called stands nowhere in it; that is what the tuned model learns. The base model is
 also asked with all of it spelt out and with examples (`few_shot_messages`), so that it is not beaten by a bad prompt.
 """
 
@@ -10,18 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from data.customer_service.prompt import SYSTEM
 from data.customer_service.schema import REASONS, Label, same_value
 from data.understanding import Utterance
-
-SYSTEM = {
-    "en": 'Answer in JSON: {"intent": ..., "slots": {...}}',
-    "zh": '用JSON回答：{"intent": ..., "slots": {...}}',
-}
-
-
-def prompt_messages(text: str, language: str = "en") -> list[dict[str, str]]:
-    """A system message of one line, and what the customer wrote."""
-    return [{"role": "system", "content": SYSTEM[language]}, {"role": "user", "content": text}]
 
 
 def few_shot_messages(text: str, language: str, examples: Sequence[Utterance]) -> list[dict[str, str]]:

@@ -4,9 +4,9 @@ import copy
 
 import pytest
 
+from data.customer_service.prompt import prompt_messages
 from labkit.errors import LabError
 from stage2_rag_finetune_deploy.finetune.chat_format import IGNORE, TooLong, collate, encode
-from stage2_rag_finetune_deploy.finetune.understanding import prompt_messages
 
 
 def test_only_the_response_is_learnt(tokenizer):

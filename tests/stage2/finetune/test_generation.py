@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from data.customer_service.prompt import prompt_messages
 from stage2_rag_finetune_deploy.finetune.chat_format import encode
 from stage2_rag_finetune_deploy.finetune.generation import common_prefix, generate, generate_ids
-from stage2_rag_finetune_deploy.finetune.understanding import prompt_messages
 
 TEXTS = ["hi", "where is my parcel?", "hello", "KM1 is broken and I would like another one please"]
 

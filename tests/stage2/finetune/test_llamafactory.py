@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 import data
+from data.customer_service.prompt import prompt_messages
 from labkit.errors import LabError
 from stage2_rag_finetune_deploy.finetune import (
     llamafactory_command,
@@ -16,7 +17,6 @@ from stage2_rag_finetune_deploy.finetune import (
     llamafactory_environment,
     llamafactory_reward,
 )
-from stage2_rag_finetune_deploy.finetune.understanding import prompt_messages
 
 ROOT = Path(__file__).parents[3]
 FILES = sorted(llamafactory_config.FOLDER.rglob("*.yaml"))

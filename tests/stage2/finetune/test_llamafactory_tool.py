@@ -6,10 +6,10 @@ import shutil
 import pytest
 
 import data
+from data.customer_service.prompt import prompt_messages
 from labkit.errors import LabError
 from labkit.runs import latest_run, read_report
 from stage2_rag_finetune_deploy.finetune import llamafactory_command, llamafactory_config, llamafactory_environment
-from stage2_rag_finetune_deploy.finetune.understanding import prompt_messages
 
 try:
     llamafactory_environment.environment()

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from data.customer_service.prompt import prompt_messages
 from labkit.errors import LabError
 from stage2_rag_finetune_deploy.finetune import lora, training
 from stage2_rag_finetune_deploy.finetune.chat_format import Encoded, collate, encode
-from stage2_rag_finetune_deploy.finetune.understanding import prompt_messages
 
 TEXTS = ["hi", "where is my parcel?", "hello", "KM1 is broken", "send it back", "thanks", "an invoice", "too late"]
 

@@ -2,13 +2,9 @@
 
 import pytest
 
+from data.customer_service.prompt import prompt_messages
 from data.understanding import Utterance
-from stage2_rag_finetune_deploy.finetune.understanding import (
-    few_shot_messages,
-    parse_reply,
-    prompt_messages,
-    score,
-)
+from stage2_rag_finetune_deploy.finetune.understanding import few_shot_messages, parse_reply, score
 
 ONE = Utterance("1", "where is KM1, the  Desk lamp?", "order_status", {"order_id": "KM1", "product": "Desk lamp"})
 TWO = Utterance("2", "hi", "greeting")
