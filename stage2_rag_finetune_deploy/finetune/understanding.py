@@ -1,8 +1,9 @@
 """The task: what a customer wrote in, `{"intent": ..., "slots": {...}}` out; the prompt, the reading, the score.
 
-The prompt is the same for the base model, the tuned one and the served one, and it is short: every training step
-pays for it (data/customer_service/prompt.py). What the intents are called stands nowhere in it; that is what the tuned model learns. The base model is
-also asked with all of it spelt out and with examples (`few_shot_messages`), so that it is not beaten by a bad prompt.
+The prompt (data/customer_service/prompt.py) is the same for the base model, the tuned one and the served one, and it is
+short: every training step pays for it. What the intents are called stands nowhere in it; that is what the tuned model
+learns. The base model is also asked with all of it spelt out and with examples (`few_shot_messages`), so that it is not
+beaten by a bad prompt.
 """
 
 import json
