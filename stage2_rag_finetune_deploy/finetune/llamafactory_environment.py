@@ -5,38 +5,23 @@
 - what it prints goes to a file and, line by line, to a callback
 """
 
-import os
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from labkit.errors import LabError
+from labkit.side_environment import LLAMAFACTORY, ROOT
 
-ROOT = Path(__file__).parents[2]
-VARIABLE = "COURSE_LAB_LLAMAFACTORY"  # another place for the environment
 STAND_IN = Path(__file__).with_name("llamafactory") / "stand_in"
 VERBOSITY = "LLAMAFACTORY_VERBOSITY"
-
-
-def environment() -> Path:
-    """The folder of LLaMA-Factory's environment.
-
-    Raises:
-        LabError: it was not made, or not finished.
-    """
-    folder = Path(os.environ.get(VARIABLE) or ROOT / ".venv-llamafactory")
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    if not (folder / "bin" / "llamafactory-cli").exists() or unfinished.exists():
-        raise LabError(f"LLaMA-Factory's environment is not there: {folder.name}", "make setup-llamafactory")
-    return folder
+VARIABLE = LLAMAFACTORY.variable
+environment = LLAMAFACTORY.folder
 
 
 def variables(folder: Path) -> dict[str, str]:
     """Environment variables for a child: less talk, the stand-in where it is needed."""
-    child = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    child = LLAMAFACTORY.variables()
     child.setdefault(VERBOSITY, "WARNING")
-    child.pop("VIRTUAL_ENV", None)
-    child.pop("PYTHONPATH", None)
     if not any(folder.glob("lib/python*/site-packages/torchaudio")):
         child["PYTHONPATH"] = str(STAND_IN)
     return child
