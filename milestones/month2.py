@@ -104,7 +104,7 @@ def answers_result(
     """Share of the questions that are answered with a citation that quotes the passage it names."""
     good, found, held, refused = 0, [], [], 0
     for query in queries:
-        answer = server.ask(labelled.queries[query])
+        answer = server.answer(labelled.queries[query])
         quotes = [stands_in(c["quote"], labelled.corpus.get(c["id"], "")) for c in answer["citations"]]
         good += not answer["refused"] and bool(quotes) and all(quotes)
         refused += answer["refused"]
