@@ -44,7 +44,7 @@ from stage2_rag_finetune_deploy.finetune.sft_config import TARGETS
 BAR = 3.0  # times TRL's steps a second
 # What a phase is called, and the functions that make it up; none of them calls another one of the list.
 PHASES = {
-    "sample the answers": (("rollout.py", "sample_groups"), ("grpo_trainer.py", "_generate_single_turn")),
+    "sampling": (("rollout.py", "sample_groups"), ("grpo_trainer.py", "_generate_single_turn")),
     "forward": (("logprobs.py", "completion_logprobs"), ("grpo_trainer.py", "_compute_loss")),
     "backward": (("graph.py", "_engine_run_backward"),),
 }

@@ -20,12 +20,12 @@ from labkit.cli import option
 from labkit.errors import LabError
 from labkit.files import write_json
 from labkit.plots import COLOURS, new_figure, save_figure
-from labkit.progress import console, progress
+from labkit.progress import console
 from labkit.runs import start_run
 from labkit.timing import peak_memory_mb
 from stage1_foundations.embeddings.bootstrap import over_repetitions
 from stage2_rag_finetune_deploy.alignment.measure import greedy_scores, measure
-from stage2_rag_finetune_deploy.alignment.script import ScriptConfig, Train
+from stage2_rag_finetune_deploy.alignment.script import ScriptConfig, Train, step_bar
 from stage2_rag_finetune_deploy.alignment.script_commands import WARM_UP
 from stage2_rag_finetune_deploy.alignment.tasks import Item, Task, load_task
 from stage2_rag_finetune_deploy.alignment.train_dpo import DpoConfig, train_dpo
@@ -38,6 +38,11 @@ from stage2_rag_finetune_deploy.finetune.forgetting import perplexity
 METHODS: dict[str, tuple[Train, ScriptConfig]] = {
     "sft": (train_sft, SftConfig()), "dpo": (train_dpo, DpoConfig()), "grpo": (train_grpo, GrpoConfig()),
 }  # fmt: skip
+
+LEGEND = """right: the most probable answer; reward: sampled answers; seeds: lowest and highest
+KL: how far from the start, nats an answer; alike: questions whose samples all score the
+same; length: tokens of an answer; cut: not ended at the limit; 2nd task: nobody trained
+it; text: WikiText-2 perplexity over the base's; s: all of the method's training"""
 
 
 @dataclass(frozen=True)
@@ -129,8 +134,8 @@ def train(
 ) -> dict[str, Any]:
     """One script with a progress line: seconds of everything in it, and its history."""
     started = time.perf_counter()
-    with progress(total=settings.steps, description=f"{name}, seed {settings.seed}") as bar:
-        done = script(model, tokenizer, task, items, settings, None, lambda trainer: bar.update(trainer.progress.step))
+    with step_bar(settings.steps, f"{name}, seed {settings.seed}") as on_step:
+        done = script(model, tokenizer, task, items, settings, None, on_step)
     return {"seconds": time.perf_counter() - started, "history": done.history}
 
 
@@ -165,7 +170,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """Means over the seeds; `seeds`: lowest and highest reward; `text`: WikiText-2 perplexity over the base's."""
+    """Means over the seeds."""
     table = Table(box=None, pad_edge=False)
     table.add_column("model")
     for heading in ("right", "reward", "seeds", "KL", "alike", "length", "cut", "2nd task", "text", "s"):
@@ -180,6 +185,7 @@ def show(rows: list[dict[str, Any]]) -> None:
             f"{mean['other']:.1%}", f"{mean['perplexity_ratio']:.3f}x", f"{mean['seconds']:.0f}",
         )  # fmt: skip
     console.print(table)
+    console.print(LEGEND, style="dim", markup=False)
 
 
 def smooth(values: list[float], width: int = 8) -> np.ndarray:

@@ -16,7 +16,7 @@ import torch
 from rich.table import Table
 
 from labkit.progress import console
-from stage1_foundations.embeddings.bootstrap import percent_with_interval
+from stage1_foundations.embeddings.bootstrap import mean_interval
 from stage2_rag_finetune_deploy.alignment.kl_estimators import exact_kl
 from stage2_rag_finetune_deploy.alignment.logprobs import completion_logits, per_token
 from stage2_rag_finetune_deploy.alignment.losses import zero_std_share
@@ -24,6 +24,10 @@ from stage2_rag_finetune_deploy.alignment.rollout import Rollout, sample_groups
 from stage2_rag_finetune_deploy.alignment.tasks import Item, Task
 from stage2_rag_finetune_deploy.finetune import lora
 from stage2_rag_finetune_deploy.finetune.chat_format import encode
+
+LEGEND = """right: the most probable answer; reward: sampled answers; in brackets 95 %
+KL: how far from the start, nats an answer; alike: questions whose samples all
+score the same; length: tokens of an answer; cut off: not ended at the limit"""
 
 
 @dataclass(frozen=True)
@@ -110,11 +114,18 @@ def show(measured: dict[str, Measured], seed: int) -> None:
     """The table of models."""
     table = Table(box=None, pad_edge=False)
     table.add_column("model")
-    for heading in ("right", "reward", "KL", "alike", "length", "cut off"):
+    for heading in ("right, %", "reward, %", "KL", "alike", "length", "cut off"):
         table.add_column(heading, justify="right")
     for label, each in measured.items():
         table.add_row(
-            label, percent_with_interval(each.right, seed), percent_with_interval(each.rewards, seed), f"{each.kl:.2f}",
-            f"{each.alike:.0%}", f"{each.length:.1f}", f"{each.truncated:.0%}",
+            label, percent(each.right, seed), percent(each.rewards, seed), f"{each.kl:.2f}", f"{each.alike:.0%}",
+            f"{each.length:.1f}", f"{each.truncated:.0%}",
         )  # fmt: skip
     console.print(table)
+    console.print(LEGEND, style="dim", markup=False)
+
+
+def percent(values: Sequence[float], seed: int) -> str:
+    """A mean of shares with its 95 % interval, short: "76.6 (70-84)"."""
+    low, high = mean_interval(values, seed)
+    return f"{100 * np.mean(values):.1f} ({100 * low:.0f}-{100 * high:.0f})"

@@ -14,6 +14,7 @@ import torch
 from data.customer_service.preferences import preference_pairs
 from data.customer_service.prompt import prompt_messages
 from data.understanding import Utterance
+from labkit.progress import progress
 from stage2_rag_finetune_deploy.alignment.rollout import sample_groups
 from stage2_rag_finetune_deploy.alignment.tasks import Item, Task, VerifiableTask
 from stage2_rag_finetune_deploy.finetune.chat_format import Message, encode
@@ -38,7 +39,7 @@ def own_mistakes(
     """
     chance = torch.Generator().manual_seed(seed)
     pairs = []
-    for start in range(0, len(items), batch):
+    for start in progress(range(0, len(items), batch), description="its own wrong answers"):
         part = items[start : start + batch]
         prompts = [encode(tokenizer, item.messages).ids for item in part]
         rollout = sample_groups(model, prompts, samples, task.new_tokens, tokenizer.eos_token_id, 1.0, chance)

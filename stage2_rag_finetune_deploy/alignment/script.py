@@ -5,6 +5,7 @@ Each script says only what is its own: what a step reads, which log-probabilitie
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,17 @@ from labkit.cli import option, require_at_least
 from labkit.files import write_json
 from labkit.progress import console, progress
 from labkit.runs import Run, start_run
-from labkit.timing import human_seconds, peak_memory_mb
 from stage2_rag_finetune_deploy.alignment.measure import Measured, measure, show
 from stage2_rag_finetune_deploy.alignment.tasks import Task, load_task
 from stage2_rag_finetune_deploy.finetune import lora
-from stage2_rag_finetune_deploy.finetune.base_model import load_placed, parameter_count
+from stage2_rag_finetune_deploy.finetune.base_model import (
+    is_random,
+    load_placed,
+    parameter_count,
+    quantise_with_bitsandbytes,
+    release,
+)
+from stage2_rag_finetune_deploy.finetune.cost import forget_peak, no_answers, record_cost
 from stage2_rag_finetune_deploy.finetune.export import export_merged, newest_merged
 from stage2_rag_finetune_deploy.finetune.forgetting import perplexity
 from stage2_rag_finetune_deploy.finetune.sft_config import TARGETS
@@ -37,7 +44,8 @@ class ScriptConfig:
 
     task: str = option("chain_sum", "chain_sum or another task of reasoning-gym, or customer-service-en, -zh")
     start: Path | None = option(None, "folder of the model to start from; none is the newest `warm-up`'s, or for the "
-                                      "customer service the newest one of `finetune sft`")  # fmt: skip
+                                      "customer service the newest one of `finetune sft`; random-7b a model of "
+                                      "Qwen2.5-7B's shape with random weights")  # fmt: skip
     questions: int = option(512, "to learn from")
     steps: int = option(64, "optimiser steps")
     batch: int = option(8, "questions a step")
@@ -52,6 +60,8 @@ class ScriptConfig:
     seed: int = option(1, "of the questions, their order, A, and what is sampled")
     device: str = option("auto", "auto, cpu, cuda, mps")
     dtype: str = option("auto", "of the frozen weights", ("auto", "fp32", "bf16"))
+    four_bit: bool = option(False, "the frozen weights in NF4, by bitsandbytes (QLoRA)")
+    gpu_hour: float = option(2.0, "price of an hour of the machine, for the cost that is printed")
     resume: Path | None = option(None, "run folder to go on from")
 
 
@@ -124,20 +134,20 @@ def run_script(
     check(config)
     task = load_task(config.task)
     model, tokenizer = load_placed(folder, config.device, config.dtype)
-    items, test = task.train(config.questions, config.seed), task.test(config.test) if config.test else []
+    asked = config.test if not is_random(folder) else 0
+    items, test = task.train(config.questions, config.seed), task.test(asked) if asked else []
     with start_run("stage2", "alignment", name, config, preset, config.seed) as run:
         console.print(f"{name:<8}{task.name}: {len(items)} questions, {config.steps} steps of {config.batch}; "
                       f"{model.device}, {torch.get_num_threads()} threads", markup=False, soft_wrap=True)  # fmt: skip
-        plain = perplexity(model, tokenizer, config.forget_tokens) if config.forget_tokens else None
+        if config.four_bit:
+            quantise_with_bitsandbytes(model)
+        forget_peak(model.device)
+        forgetting = config.forget_tokens and not is_random(folder)
+        plain = perplexity(model, tokenizer, config.forget_tokens) if forgetting else None
         before = measure(model, tokenizer, task, test, config.seed) if test else None
-        with progress(total=config.steps, description=name) as bar:
-
-            def on_step(trainer: AdapterTrainer) -> None:
-                bar.update(trainer.progress.step)
-                bar.note(headline(trainer.progress.history[-1]))
-
+        with step_bar(config.steps, name) as on_step:
             done = train(model, tokenizer, task, items, config, run.dir / "checkpoint", on_step)
-        record_training(run, model, done)
+        record_training(run, model, done, config.gpu_hour)
         if before is not None:
             trained = measure(model, tokenizer, task, test, config.seed)
             record_measured(run, {"start": before, name: trained}, config.seed)
@@ -145,11 +155,32 @@ def run_script(
             ratio = perplexity(model, tokenizer, config.forget_tokens) / plain
             run.metric("perplexity_ratio", ratio, meaning="WikiText-2, after / start")
             console.print(f"forgot  WikiText-2 perplexity {ratio:.3f} times the start's", markup=False)
-        after(run, model, tokenizer, task)
         lora.save_adapter(model, run.dir / "adapter")
-        export_merged(model, tokenizer, run.dir / "merged")
         run.artefact("adapter", kind="adapter")
+        if is_random(folder):
+            no_answers(run, f"{PROG} {name} --preset {preset} --start FOLDER")
+            return
+        after(run, model, tokenizer, task)
+        if config.four_bit:  # four bits don't merge
+            release(model)
+            model = lora.load_adapter(load_placed(folder, config.device, config.dtype)[0], run.dir / "adapter")
+        export_merged(model, tokenizer, run.dir / "merged")
         run.artefact("merged", kind="model")
+
+
+@contextmanager
+def step_bar(total: int, name: str) -> Iterator[OnStep]:
+    """Progress that begins with the first step: DPO's search for pairs would make a bad estimate of the time left."""
+    with ExitStack() as stack:
+        bars: list[progress] = []
+
+        def on_step(trainer: AdapterTrainer) -> None:
+            if not bars:
+                bars.append(stack.enter_context(progress(total=total, description=name)))
+            bars[0].note(headline(trainer.progress.history[-1]))
+            bars[0].update(trainer.progress.step)
+
+        yield on_step
 
 
 def headline(row: dict[str, float]) -> str:
@@ -158,15 +189,13 @@ def headline(row: dict[str, float]) -> str:
     return ", ".join(f"{name} {row[name]:.3f}" for name in shown)
 
 
-def record_training(run: Run, model: Any, done: Progress) -> None:
-    """Minutes, tokens, memory, and every step."""
+def record_training(run: Run, model: Any, done: Progress, gpu_hour: float) -> None:
+    """What it cost, and every step."""
     trainable, whole = parameter_count(model)
     run.metric("train_seconds", done.seconds, "s")
-    run.metric("tokens", done.tokens, meaning="through the model with a gradient")
     run.metric("trainable_share", trainable / whole, meaning="of all parameters")
     write_json(run.dir / "history.json", done.history)
-    console.print(f"cost    {done.tokens:,} tokens, {human_seconds(done.seconds)}, "
-                  f"{peak_memory_mb() / 1000:.1f} GB at most", markup=False)  # fmt: skip
+    record_cost(run, done.tokens, done.seconds, model.device, gpu_hour, "through the model with a gradient")
 
 
 def record_measured(run: Run, measured: dict[str, Measured], seed: int) -> None:

@@ -1,6 +1,7 @@
 """The commands `warm-up`, `sft`, `dpo` and `grpo`: a script, its presets, and what it reports besides."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from labkit.progress import console
@@ -12,18 +13,28 @@ from stage2_rag_finetune_deploy.alignment.train_dpo import DpoConfig, preference
 from stage2_rag_finetune_deploy.alignment.train_grpo import GrpoConfig, train_grpo
 from stage2_rag_finetune_deploy.alignment.train_sft import SftConfig, train_sft
 from stage2_rag_finetune_deploy.finetune import lora
+from stage2_rag_finetune_deploy.finetune.base_model import RANDOM_7B
 
 SMALL: dict[str, Any] = {"questions": 4, "steps": 2, "batch": 2, "warmup": 1, "save_every": 1, "test": 2,
                          "forget_tokens": 0}  # fmt: skip
 LONG: dict[str, Any] = {"questions": 768, "steps": 96, "forget_tokens": 65536}
+LARGE: dict[str, Any] = {"start": Path(RANDOM_7B), "four_bit": True, "device": "cuda", "dtype": "bf16", "rank": 16,
+                         "alpha": 32.0}  # fmt: skip
 WARM_UP = SftConfig(questions=96, steps=12, lr=1e-3)
-WARM_UP_PRESETS = {"smoke": replace(WARM_UP, **SMALL), "cpu": WARM_UP}
-SFT_PRESETS = {"smoke": SftConfig(**SMALL), "cpu": SftConfig(), "study": SftConfig(**LONG)}
+WARM_UP_PRESETS = {"smoke": replace(WARM_UP, **SMALL), "cpu": WARM_UP, "gpu": replace(WARM_UP, **LARGE, lr=2e-4)}
+SFT_PRESETS = {
+    "smoke": SftConfig(**SMALL), "cpu": SftConfig(), "study": SftConfig(**LONG), "gpu": SftConfig(**LARGE, lr=1e-4),
+}  # fmt: skip
 DPO_PRESETS = {
     "smoke": DpoConfig(**SMALL), "cpu": DpoConfig(questions=192, steps=24, sft_weight=1.0, test=64),
     "study": DpoConfig(**LONG),
+    # random weights never end an answer, so they make no wrong ones: the pairs are the shop's
+    "gpu": DpoConfig(**LARGE, task="customer-service-en", lr=2e-5, sft_weight=1.0),
 }  # fmt: skip
-GRPO_PRESETS = {"smoke": GrpoConfig(**SMALL, group=2), "cpu": GrpoConfig(), "study": GrpoConfig(**LONG)}
+GRPO_PRESETS = {
+    "smoke": GrpoConfig(**SMALL, group=2), "cpu": GrpoConfig(), "study": GrpoConfig(**LONG),
+    "gpu": GrpoConfig(**LARGE, lr=2e-5),
+}  # fmt: skip
 
 
 def run_warm_up(config: SftConfig, preset: str) -> None:

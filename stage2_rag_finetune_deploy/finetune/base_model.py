@@ -1,6 +1,7 @@
 """The model that is fine-tuned: a causal language model and its tokenizer from a folder.
 
-Without a folder it is SmolLM2-135M-Instruct, as `python -m data fetch smollm2-135m-instruct` lays it down.
+Without a folder it is SmolLM2-135M-Instruct, as `python -m data fetch smollm2-135m-instruct` lays it down. The
+name `random-7b` stands for a model of Qwen2.5-7B's shape with random weights: speed and memory on a GPU are real.
 """
 
 from pathlib import Path
@@ -11,8 +12,14 @@ import torch
 import data
 from labkit.device import choose_device, choose_dtype
 from labkit.errors import LabError
+from stage2_rag_finetune_deploy.finetune.lora import ALL_LINEAR, find_linear
 
 SMOLLM2 = "smollm2-135m-instruct"
+RANDOM_7B = "random-7b"
+QWEN_7B = {
+    "hidden_size": 3584, "intermediate_size": 18_944, "num_hidden_layers": 28, "num_attention_heads": 28,
+    "num_key_value_heads": 4, "vocab_size": 152_064, "max_position_embeddings": 32_768,
+}  # fmt: skip
 
 
 def load_base(folder: str | Path | None = None, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
@@ -47,6 +54,22 @@ def load_base(folder: str | Path | None = None, dtype: torch.dtype = torch.float
     return model, tokenizer
 
 
+def is_random(folder: str | Path | None) -> bool:
+    """Whether random weights are asked for: what such a model answers says nothing."""
+    return str(folder) == RANDOM_7B
+
+
+def load_random(device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
+    """A model of Qwen2.5-7B's shape with random weights, made on the device, and SmolLM2's tokenizer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
+
+    tokenizer = AutoTokenizer.from_pretrained(data.fetch(SMOLLM2))
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    with device:
+        model = AutoModelForCausalLM.from_config(Qwen2Config(**QWEN_7B, **ends), dtype=dtype)
+    return model.eval(), tokenizer
+
+
 def load_placed(folder: str | Path | None = None, device: str = "auto", dtype: str = "auto") -> tuple[Any, Any]:
     """`load_base` on the device and in the dtype that the names choose (labkit/device.py).
 
@@ -54,10 +77,40 @@ def load_placed(folder: str | Path | None = None, device: str = "auto", dtype: s
     explicit one is used.
     """
     place = choose_device(device)
-    model, tokenizer = load_base(folder, choose_dtype(dtype, place))
+    kind = choose_dtype(dtype, place)
+    model, tokenizer = load_random(place, kind) if is_random(folder) else load_base(folder, kind)
     if place.type == "cpu" and model.dtype == torch.bfloat16:
         model.set_attn_implementation("eager")
     return model.to(place), tokenizer
+
+
+def quantise_with_bitsandbytes(model: Any, double: bool = True) -> Any:
+    """The linear layers as bitsandbytes' Linear4bit (NF4), in place: what from_pretrained does with BitsAndBytesConfig.
+
+    Args:
+        double: quantise the absmax values as well.
+    """
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    for parent, name, child in find_linear(model, ALL_LINEAR):
+        weight = child.weight
+        layer = Linear4bit(child.in_features, child.out_features, child.bias is not None, weight.dtype, double, "nf4",
+                           device="meta")  # fmt: skip
+        layer.weight = Params4bit(weight.data, False, compress_statistics=double, quant_type="nf4",
+                                  module=layer).to(weight.device)  # fmt: skip
+        layer.bias = child.bias
+        layer.support_avx512bf16_for_cpu = False  # its faster product has no gradient, and an evaluation turns it on
+        setattr(parent, name, layer)
+    model.is_loaded_in_4bit = True
+    return model
+
+
+def release(model: Any) -> None:
+    """Give a model's memory back, whoever still holds the model; it can no longer be used."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    if model.device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def parameter_count(model: Any) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from data.convert_smollm2 import name_tokenizer_class
 from labkit.errors import LabError
 from labkit.runs import latest_run
 from stage2_rag_finetune_deploy.finetune import lora
+from stage2_rag_finetune_deploy.finetune.full_disk import full_disk_named
 
 
 def export_merged(model: Any, tokenizer: Any, folder: Path) -> Path:
@@ -26,8 +27,9 @@ def export_merged(model: Any, tokenizer: Any, folder: Path) -> Path:
     temporary = folder.with_name(f".tmp-{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+        with full_disk_named(folder):
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
         name_tokenizer_class(temporary / "tokenizer_config.json")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)

@@ -20,7 +20,13 @@ from labkit.progress import console
 from labkit.runs import Run, runs_root, shown, start_run
 from labkit.timing import human_seconds
 from stage2_rag_finetune_deploy.finetune import llamafactory_config as config_file
-from stage2_rag_finetune_deploy.finetune.llamafactory_data import check_names, prepare, read_info
+from stage2_rag_finetune_deploy.finetune.llamafactory_data import (
+    check_names,
+    count_too_long,
+    prepare,
+    read_info,
+    read_records,
+)
 from stage2_rag_finetune_deploy.finetune.llamafactory_environment import environment, run_cli
 
 PROG = "python -m stage2_rag_finetune_deploy.finetune llamafactory"
@@ -123,10 +129,23 @@ def run_tool(config: LlamafactoryConfig, preset: str) -> None:
         if verb == "train":
             extra["disable_tqdm"] = True
         for name in sets:
-            file = folder / read_info(folder)[name]["file_name"]
+            file = folder / read_info(folder)[name].get("file_name", "")
+            if file.suffix not in (".json", ".jsonl"):  # from a hub, or a table
+                continue
             run.data(name, sha256_file(file), file.stat().st_size)
+            warn_of_cuts(run, name, file, Path(changed["model_name_or_path"]) / "tokenizer.json", settings)
         follow(run, verb, path, extra, output)
         record(run, verb, output, preset)
+
+
+def warn_of_cuts(run: Run, name: str, file: Path, tokenizer: Path, settings: dict[str, Any]) -> None:
+    """Count what the tool would cut without a word; a file that is not JSON ends here, with its line."""
+    records, limit = read_records(file), int(settings.get("cutoff_len", 2048))
+    count = count_too_long(records, tokenizer, limit) if tokenizer.is_file() else 0
+    run.metric(f"too_long {name}", count, "samples", meaning=f"cut at {limit} tokens, the chat template's marks apart")
+    if count:
+        console.print(f"{count} samples of {name} are longer than cutoff_len={limit}: the tool cuts off their ends, "
+                      "labels first", style="yellow", soft_wrap=True)  # fmt: skip
 
 
 def follow(run: Run, verb: str, path: Path, settings: dict[str, Any], output: Path) -> None:

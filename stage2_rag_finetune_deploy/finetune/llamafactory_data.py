@@ -111,3 +111,46 @@ def check_names(names: Iterable[str], folder: Path) -> None:
         file = info[name].get("file_name")
         if file and not (folder / file).exists():
             raise LabError(f"{name} has no file {folder / file}", "llamafactory prepare, or put it there")
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a .jsonl file, or of a .json file with a list.
+
+    Raises:
+        LabError: not JSON; the message has the number of the line.
+    """
+    text = path.read_text(encoding="utf-8")
+    number = 0
+    try:
+        if path.suffix != ".jsonl":
+            return json.loads(text)
+        records = []
+        for number, line in enumerate(text.splitlines(), 1):  # noqa: B007 - the message needs it
+            records += [json.loads(line)] if line.strip() else []
+        return records
+    except ValueError as error:
+        line = number or getattr(error, "lineno", 1)
+        raise LabError(f"{path}, line {line}: not JSON: {error}", "one JSON object a line") from None
+
+
+def count_too_long(records: Sequence[Record], tokenizer: Path, limit: int) -> int:
+    """Records with more tokens than `limit`; of a preference pair the longer answer counts.
+
+    Args:
+        tokenizer: a tokenizer.json. The marks of the chat template are left out: a few more may be cut.
+    """
+    from tokenizers import Tokenizer
+
+    core, parts = Tokenizer.from_file(str(tokenizer)), ("chosen", "rejected")
+
+    def tokens(value: Any) -> int:
+        if isinstance(value, str):
+            return len(core.encode(value, add_special_tokens=False).ids)
+        inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+        return sum(map(tokens, inner))
+
+    def whole(record: Record) -> int:
+        said = {name: value for name, value in record.items() if name not in (*parts, "id")}
+        return tokens(said) + max(tokens(record.get(part)) for part in parts)
+
+    return sum(whole(record) > limit for record in records)

@@ -25,6 +25,7 @@ from torch.nn.functional import linear
 
 from labkit.errors import LabError
 from labkit.files import atomic_path, write_json
+from stage2_rag_finetune_deploy.finetune.full_disk import full_disk_named
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -244,7 +245,7 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
         raise LabError("the model has no adapter to save", "inject(model) first")
     first, folder = next(iter(layers.values())), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / WEIGHTS) as temporary:
+    with atomic_path(folder / WEIGHTS) as temporary, full_disk_named(temporary):
         save_file(adapter_state(model), temporary, {"format": "pt", "base": fingerprint(model)})
     config = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "inference_mode": True, "r": first.rank,
@@ -255,6 +256,15 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
     }  # fmt: skip
     write_json(folder / CONFIG, config)
     return folder
+
+
+def adapter_size(folder: Path) -> tuple[int, int]:
+    """(numbers, bytes) of an adapter's file."""
+    from safetensors import safe_open
+
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        count = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no mapping
+    return count, (folder / WEIGHTS).stat().st_size
 
 
 def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:

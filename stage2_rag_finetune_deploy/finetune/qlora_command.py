@@ -21,8 +21,15 @@ from labkit.cli import option, require_at_least
 from labkit.device import choose_device, choose_dtype
 from labkit.progress import console, progress
 from labkit.runs import Run, start_run
-from stage2_rag_finetune_deploy.finetune.base_model import load_base
+from stage2_rag_finetune_deploy.finetune.base_model import (
+    RANDOM_7B,
+    is_random,
+    load_base,
+    load_random,
+    quantise_with_bitsandbytes,
+)
 from stage2_rag_finetune_deploy.finetune.chat_format import collate
+from stage2_rag_finetune_deploy.finetune.cost import forget_peak
 from stage2_rag_finetune_deploy.finetune.lora import ALL_LINEAR, find_linear
 from stage2_rag_finetune_deploy.finetune.nf4 import dequantise_nf4
 from stage2_rag_finetune_deploy.finetune.qlora import (
@@ -35,7 +42,6 @@ from stage2_rag_finetune_deploy.finetune.qlora import (
 from stage2_rag_finetune_deploy.finetune.samples import encode_pairs, utterance_pairs
 from stage2_rag_finetune_deploy.finetune.training import validation_loss
 
-RANDOM_7B = "random-7b"
 DATA, MAX_LENGTH = "customer-service-en", 512
 SCHEMES = ("fp32", "bf16", "nf4", "nf4-double")
 Batch = dict[str, Tensor]
@@ -71,29 +77,18 @@ def run_qlora(config: QloraConfig, preset: str) -> None:
     device = choose_device(config.device)
     dtype = choose_dtype("auto", device.type)
     with start_run("stage2", "finetune", "qlora", config, preset, config.seed) as run:
-        model, tokenizer = load_plain(config.model, dtype, device)
+        if is_random(config.model):
+            model, tokenizer = load_random(device, torch.bfloat16)
+        else:
+            model, tokenizer = load_base(None if config.model == "smollm2" else config.model, dtype)
+        model = model.to(device).train()
         batches = make_batches(tokenizer, config, device)
-        if config.model != RANDOM_7B:
+        if is_random(config.model):
+            train_large(run, model, batches, config, device)
+        else:
             compare_memory(run, model, tokenizer, config)
             compare_training(run, model, batches, config)
-        else:
-            train_large(run, model, batches, config, device)
         run.next("python -m stage2_rag_finetune_deploy.finetune llamafactory train sft_qlora.yaml")
-
-
-def load_plain(name: str, dtype: torch.dtype, device: torch.device) -> tuple[nn.Module, Any]:
-    """A model with its weights as they are, and a tokenizer."""
-    model, tokenizer = load_base(None if name in ("smollm2", RANDOM_7B) else name, dtype)
-    if name == RANDOM_7B:
-        from transformers import AutoModelForCausalLM, Qwen2Config
-
-        shape = Qwen2Config(
-            hidden_size=3584, intermediate_size=18_944, num_hidden_layers=28, num_attention_heads=28,
-            num_key_value_heads=4, vocab_size=152_064, max_position_embeddings=32_768,
-        )  # fmt: skip
-        with device:
-            model = AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16)
-    return model.to(device).train(), tokenizer
 
 
 def make_batches(tokenizer: Any, config: QloraConfig, device: torch.device) -> list[Batch]:
@@ -169,22 +164,6 @@ def relative_error(model: nn.Module, quantised: nn.Module) -> float:
 # ----------------------------------------------------------------------------------------------------------- training
 
 
-def quantise_with_bitsandbytes(model: nn.Module, double: bool, dtype: torch.dtype) -> nn.Module:
-    """The linear layers as bitsandbytes' Linear4bit, in place: what from_pretrained does with BitsAndBytesConfig."""
-    from bitsandbytes.nn import Linear4bit, Params4bit
-
-    for parent, name, child in find_linear(model, ALL_LINEAR):
-        layer = Linear4bit(child.in_features, child.out_features, child.bias is not None, dtype, double, "nf4",
-                           device="meta")  # fmt: skip
-        device = child.weight.device
-        layer.weight = Params4bit(child.weight.data, False, compress_statistics=double, quant_type="nf4",
-                                  module=layer).to(device)  # fmt: skip
-        layer.bias = child.bias
-        setattr(parent, name, layer)
-    model.is_loaded_in_4bit = True
-    return model
-
-
 def with_peft(model: nn.Module, config: QloraConfig) -> nn.Module:
     """PEFT's LoRA on the quantised layers."""
     from peft import LoraConfig, get_peft_model
@@ -225,8 +204,7 @@ def compare_training(run: Run, model: nn.Module, batches: list[Batch], config: Q
     """The same steps by hand and by the libraries."""
     by_hand, library = copy.deepcopy(model), copy.deepcopy(model)
     make_qlora(by_hand, config.rank, config.alpha, double=config.double, seed=config.seed)
-    dtype = next(model.parameters()).dtype
-    library = with_peft(quantise_with_bitsandbytes(library, config.double, dtype), config)
+    library = with_peft(quantise_with_bitsandbytes(library, config.double), config)
     copy_start(by_hand, library)
     with progress(total=2 * len(batches), description="training") as bar:
         ours, our_seconds = train(by_hand, batches, config.lr, bar.advance)
@@ -250,10 +228,8 @@ def compare_training(run: Run, model: nn.Module, batches: list[Batch], config: Q
 
 def train_large(run: Run, model: nn.Module, batches: list[Batch], config: QloraConfig, device: torch.device) -> None:
     """Speed and memory of a model too large for the comparison: bitsandbytes and PEFT only."""
-    model = with_peft(quantise_with_bitsandbytes(model, config.double, torch.bfloat16), config)
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    model = with_peft(quantise_with_bitsandbytes(model, config.double), config)
+    forget_peak(device)
     model.gradient_checkpointing_enable()
     model.enable_input_require_grads()
     with progress(total=len(batches), description="training") as bar:

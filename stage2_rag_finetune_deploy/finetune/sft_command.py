@@ -20,11 +20,19 @@ from labkit.files import write_json, write_jsonl
 from labkit.plots import new_figure, save_figure
 from labkit.progress import console, progress
 from labkit.runs import Run, start_run
-from labkit.timing import human_seconds, peak_memory_mb
+from labkit.timing import human_seconds
 from stage2_rag_finetune_deploy.finetune import lora, trl_trainer
-from stage2_rag_finetune_deploy.finetune.base_model import load_placed, parameter_count
+from stage2_rag_finetune_deploy.finetune.base_model import (
+    is_random,
+    load_placed,
+    parameter_count,
+    quantise_with_bitsandbytes,
+    release,
+)
+from stage2_rag_finetune_deploy.finetune.cost import forget_peak, no_answers, record_cost
 from stage2_rag_finetune_deploy.finetune.export import export_merged
 from stage2_rag_finetune_deploy.finetune.forgetting import perplexity
+from stage2_rag_finetune_deploy.finetune.full_disk import full_disk_named
 from stage2_rag_finetune_deploy.finetune.generation import generate
 from stage2_rag_finetune_deploy.finetune.samples import Samples, evenly, load_samples
 from stage2_rag_finetune_deploy.finetune.sft_config import PRESETS, TARGETS, SftConfig
@@ -41,16 +49,21 @@ def run_sft(config: SftConfig, preset: str) -> None:
     train = load_samples(tokenizer, config.data, "train", config.max_length, config.limit)
     validation = load_samples(tokenizer, config.data, "validation", config.max_length, config.eval_samples)
     with start_run("stage2", "finetune", "sft", config, preset, config.seed) as run:
-        before = perplexity(model, tokenizer, config.forget_tokens) if config.forget_tokens else None
+        forgetting = config.forget_tokens and not is_random(config.base)
+        before = perplexity(model, tokenizer, config.forget_tokens) if forgetting else None
         introduce(config, train, model)
-        trainer = train_by_hand if config.trainer == "hand" else train_by_trl
-        model, done = trainer(model, tokenizer, train, validation, config, run.dir)
-        record_training(run, model, train, done, config)
-        lora.save_adapter(model, run.dir / "adapter")
-        export_merged(model, tokenizer, run.dir / "merged")
+        whole, trainer = parameter_count(model)[1], train_by_hand if config.trainer == "hand" else train_by_trl
+        done = trainer(model, tokenizer, train, validation, config, run.dir)
+        record_training(run, whole, train, done, config, model.device)
         run.artefact("adapter", kind="adapter")
-        run.artefact("merged", kind="model")
         run.figure(loss_curve(done, run.dir / "loss.png", config.data), "training and validation loss")
+        if is_random(config.base):
+            no_answers(run, f"{PROG} sft --preset {preset} --base FOLDER")
+            return
+        if config.trainer == "trl":
+            model = load_tuned(model, config, run.dir / "adapter")
+        export_merged(model, tokenizer, run.dir / "merged")
+        run.artefact("merged", kind="model")
         if before is not None:
             record_forgetting(run, before, perplexity(model, tokenizer, config.forget_tokens))
         if config.data in SETS and config.test_samples != 0:
@@ -73,8 +86,8 @@ def introduce(config: SftConfig, train: Samples, model: Any) -> None:
 
 def train_by_hand(
     model: Any, tokenizer: Any, train: Samples, validation: Samples, config: SftConfig, folder: Path
-) -> tuple[Any, Progress]:
-    """The loop of training.py."""
+) -> Progress:
+    """The loop of training.py; the model has its adapter afterwards, and `folder/adapter` holds it."""
     if config.four_bit or config.packing:
         raise LabError("--four-bit and --packing are TRL's", "--trainer trl")
     torch.manual_seed(config.seed)
@@ -88,20 +101,20 @@ def train_by_hand(
             bar.update(trainer.progress.step)
             bar.note(f"loss {loss:.3f}")
 
-        return model, trainer.train(on_step)
+        done = trainer.train(on_step)
+    lora.save_adapter(model, folder / "adapter")
+    return done
 
 
 def train_by_trl(
     model: Any, tokenizer: Any, train: Samples, validation: Samples, config: SftConfig, folder: Path
-) -> tuple[Any, Progress]:
-    """TRL's SFTTrainer over PEFT; the adapter comes back into this lab's layers."""
-    dtype = model.dtype
+) -> Progress:
+    """TRL's SFTTrainer over PEFT; `folder/adapter` holds what came out."""
+    resume, dtype = config.resume and trl_trainer.last_checkpoint(config.resume / "checkpoint"), model.dtype
     if config.four_bit:
-        from stage2_rag_finetune_deploy.finetune.qlora_command import quantise_with_bitsandbytes
-
-        model = quantise_with_bitsandbytes(model, True, dtype)
-    started = time.perf_counter()
-    with progress(total=config.steps, description="train (trl)") as bar:
+        quantise_with_bitsandbytes(model)
+        forget_peak(model.device)
+    with progress(total=config.steps, description="train (trl)") as bar, full_disk_named(folder):
 
         def on_log(step: int, loss: float) -> None:
             bar.update(step)
@@ -110,37 +123,43 @@ def train_by_trl(
         trainer = trl_trainer.make_trainer(
             model, tokenizer, train, validation, config, folder / "checkpoint", dtype, on_log
         )
-        trainer.train(
-            resume_from_checkpoint=trl_trainer.last_checkpoint(config.resume / "checkpoint") if config.resume else None
-        )
-    done = trl_trainer.progress_of(trainer, train, config, time.perf_counter() - started)
-    trainer.model.save_pretrained(folder / "adapter")
-    plain, _ = load_placed(config.base, config.device, config.dtype)  # PEFT's wrapping is undone, four bits don't merge
-    return lora.load_adapter(plain, folder / "adapter"), done
+        trainer.train(resume_from_checkpoint=resume)
+        trainer.model.save_pretrained(folder / "adapter")
+    return trl_trainer.progress_of(trainer)
 
 
-def record_training(run: Run, model: Any, train: Samples, done: Progress, config: SftConfig) -> None:
-    """Loss, tokens, minutes, memory, money."""
-    trainable, whole = parameter_count(model)
-    share, last = trainable / whole, done.history[-1]
-    price = done.seconds / 3600 * config.gpu_hour
+def load_tuned(model: Any, config: SftConfig, adapter: Path) -> Any:
+    """The base again, in 16 bits and without PEFT's wrapping, with the adapter in this lab's layers.
+
+    The model that was trained is given up: both would not fit on a card that holds a 7B model once.
+    """
+    release(model)
+    plain, _ = load_placed(config.base, config.device, config.dtype)
+    lora.save_adapter(lora.load_adapter(plain, adapter), adapter)  # now it says which base it belongs to
+    return plain
+
+
+def record_training(
+    run: Run, whole: int, train: Samples, done: Progress, config: SftConfig, device: torch.device
+) -> None:
+    """Loss, and what it cost.
+
+    Args:
+        whole: parameters of the base.
+    """
+    trained, size = lora.adapter_size(run.dir / "adapter")
+    small, last = config.base is None, done.history[-1]
     for row in done.history:
         console.print(f"step {row['step']:5d}  {row['seconds']:6.0f} s  train {row['train_loss']:.4f}  "
                       f"validation {row['val_loss']:.4f}  {row['tokens']:,} tokens", markup=False)  # fmt: skip
-    console.print(
-        f"cost    {done.tokens:,} tokens, {human_seconds(done.seconds)}, {peak_memory_mb() / 1000:.1f} GB at most, "
-        f"{price:.3f} at {config.gpu_hour:g} an hour", markup=False, soft_wrap=True,
-    )  # fmt: skip
+    record_cost(run, done.tokens, done.seconds, device, config.gpu_hour,
+                "of all samples that were trained on, repeated ones again")  # fmt: skip
     run.metric("val_loss", last["val_loss"], "nats/token", meaning="response tokens of validation samples")
     run.metric("train_seconds", done.seconds, "s", (None, 480) if config == PRESETS["cpu"] else None, "steps alone")
-    run.metric("tokens", done.tokens, meaning="of all samples that were trained on, repeated ones again")
-    run.metric("tokens_per_second", done.tokens / max(done.seconds, 1e-9), "tokens/s")
     run.metric("too_long", train.too_long, "samples", meaning="left out")
-    small = config.base is None
-    run.metric("trainable_share", share, band=(None, 0.02) if small else None, meaning="of all parameters")
-    size = sum(value.nbytes for value in lora.adapter_state(model).values()) / 1e6
-    run.metric("adapter_mb", size, "MB", (None, 20) if small else None)
-    run.metric("cost", price, meaning=f"at {config.gpu_hour:g} an hour")
+    run.metric("trainable_share", trained / (whole + trained), band=(None, 0.02) if small else None,
+               meaning="of all parameters")  # fmt: skip
+    run.metric("adapter_mb", size / 1e6, "MB", (None, 20) if small else None)
     run.data(train.name, train.sha256, train.tokens * 4)
     write_json(run.dir / "history.json", done.history)
 

@@ -3,13 +3,14 @@
     smoke   seconds: the tests
     cpu     minutes on two cores: `make stage2`
     study   longer, for the best figures on two cores
-    gpu     a 7B model; its weights in four bits (bitsandbytes), PEFT and TRL
+    gpu     Qwen2.5-7B's shape, weights in four bits (bitsandbytes), PEFT and TRL; --base FOLDER for real weights
 """
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labkit.cli import option
+from stage2_rag_finetune_deploy.finetune.base_model import RANDOM_7B
 from stage2_rag_finetune_deploy.finetune.lora import ALL_LINEAR, ATTENTION, MLP
 
 TARGETS = {"all": ALL_LINEAR, "attention": ATTENTION, "mlp": MLP, "qv": ("q_proj", "v_proj")}
@@ -20,7 +21,8 @@ class SftConfig:
     """Options of `sft`."""
 
     data: str = option("customer-service-en", "customer-service-en, customer-service-zh, kwik-e-mart, or a JSONL file")
-    base: Path | None = option(None, "folder of the base model; none is SmolLM2-135M-Instruct")
+    base: Path | None = option(None, "folder of the base model; none is SmolLM2-135M-Instruct, random-7b a model of "
+                                     "Qwen2.5-7B's shape with random weights")  # fmt: skip
     trainer: str = option("hand", "the loop of this lab, or TRL's SFTTrainer with PEFT", ("hand", "trl"))
     steps: int = option(220, "optimiser steps")
     batch: int = option(16, "samples a step")
@@ -53,7 +55,7 @@ PRESETS = {
     "cpu": SftConfig(),
     "study": SftConfig(steps=560, eval_every=80, eval_samples=None, forget_tokens=65536),
     "gpu": replace(
-        SftConfig(), trainer="trl", four_bit=True, packing=True, rank=16, alpha=32.0, lr=2e-4, max_length=1024,
-        steps=300, device="cuda", dtype="bf16",
+        SftConfig(), base=Path(RANDOM_7B), trainer="trl", four_bit=True, packing=True, rank=16, alpha=32.0, lr=2e-4,
+        max_length=1024, batch=4, steps=120, eval_every=40, device="cuda", dtype="bf16",
     ),
 }  # fmt: skip

@@ -26,6 +26,7 @@ from labkit.errors import LabError
 from labkit.files import atomic_path
 from stage2_rag_finetune_deploy.finetune import lora
 from stage2_rag_finetune_deploy.finetune.chat_format import IGNORE, Encoded, collate
+from stage2_rag_finetune_deploy.finetune.full_disk import full_disk_named
 from stage2_rag_finetune_deploy.finetune.generation import common_prefix
 
 POOL = 16  # batches whose samples are sorted by length together
@@ -142,7 +143,7 @@ class AdapterTrainer:
                 "progress": vars(self.progress), "base": lora.fingerprint(self.model),
             }  # fmt: skip
             self.folder.mkdir(parents=True, exist_ok=True)
-            with atomic_path(self.folder / "state.pt") as temporary:
+            with atomic_path(self.folder / "state.pt") as temporary, full_disk_named(temporary):
                 torch.save(state, temporary)
 
     def resume(self, folder: Path) -> None:

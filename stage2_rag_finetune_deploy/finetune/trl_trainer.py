@@ -4,6 +4,8 @@ TRL gets ids and labels as `chat_format.encode` made them, so both trainers lear
 TRL would also learn the line break that the template writes after the end of a turn.
 """
 
+import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from labkit.errors import LabError
 from stage2_rag_finetune_deploy.finetune.samples import Samples
 from stage2_rag_finetune_deploy.finetune.sft_config import TARGETS, SftConfig
 from stage2_rag_finetune_deploy.finetune.training import Progress, check_finite
+
+NOTHING = {"seen": 0.0, "seconds": 0.0}
 
 
 def as_dataset(samples: Samples) -> Any:
@@ -43,10 +47,19 @@ def make_trainer(
     datasets.disable_progress_bars()
 
     class Follow(TrainerCallback):
-        """Pass the loss on, and stop where it is no number."""
+        """Pass the loss on, stop where it is no number, and note tokens and seconds where checkpoints keep them."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.before = next((log for log in reversed(state.log_history) if "seconds" in log), NOTHING)
+            self.tokens, self.started = 0.0, time.perf_counter()
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **_: Any) -> None:
-            if logs and "loss" in logs:
+            self.tokens = logs.get("num_tokens", self.tokens)  # TRL's own count, from 0 on in a resumed run
+            state.log_history[-1] |= {
+                "seen": self.before["seen"] + self.tokens,
+                "seconds": self.before["seconds"] + time.perf_counter() - self.started,
+            }
+            if "loss" in logs:
                 check_finite(logs["loss"], float(logs.get("grad_norm", 0.0)), state.global_step)
                 on_log(state.global_step, logs["loss"])
 
@@ -58,7 +71,7 @@ def make_trainer(
         save_steps=config.eval_every, save_total_limit=1, logging_steps=1, report_to="none", seed=config.seed,
         data_seed=config.seed, bf16=dtype == torch.bfloat16, use_cpu=model.device.type == "cpu", disable_tqdm=True,
         gradient_checkpointing=model.device.type != "cpu", dataloader_num_workers=0, dataloader_pin_memory=False,
-        log_level="error",
+        log_level="error", logging_nan_inf_filter=False,
     )  # fmt: skip
     adapter = LoraConfig(
         r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, task_type="CAUSAL_LM",
@@ -76,23 +89,28 @@ def make_trainer(
 
 
 def last_checkpoint(folder: Path) -> str:
-    """TRL's newest checkpoint in a run's folder.
+    """TRL's newest whole checkpoint in a run's folder. The trainer's state is written last: a killed run may lack it.
 
     Raises:
         LabError: there is none.
     """
-    from transformers.trainer_utils import get_last_checkpoint
-
-    found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    if found is None:
+    whole = [state.parent for state in folder.glob("checkpoint-*/trainer_state.json") if is_json(state)]
+    if not whole:
         raise LabError(f"no checkpoint in {folder}", "the same command without --resume")
-    return found
+    return str(max(whole, key=lambda found: int(found.name.removeprefix("checkpoint-"))))
 
 
-def progress_of(trainer: Any, samples: Samples, config: SftConfig, seconds: float) -> Progress:
-    """TRL's log as the other trainer's history."""
+def is_json(path: Path) -> bool:
+    """Whether a file was written to its end."""
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError:
+        return False
+
+
+def progress_of(trainer: Any) -> Progress:
+    """TRL's log as the other trainer's history; its seconds include evaluating."""
     logs, history = trainer.state.log_history, []
-    each = samples.tokens / len(samples.rows) * config.batch
     for entry in logs:
         if "eval_loss" in entry:
             done = entry["step"]
@@ -100,6 +118,6 @@ def progress_of(trainer: Any, samples: Samples, config: SftConfig, seconds: floa
             losses = [log["loss"] for log in logs if "loss" in log and since < log["step"] <= done]
             history.append({
                 "step": done, "train_loss": sum(losses) / max(1, len(losses)), "val_loss": entry["eval_loss"],
-                "tokens": int(done * each), "seconds": round(seconds * done / max(1, trainer.state.global_step), 2),
+                "tokens": int(entry["seen"]), "seconds": round(entry["seconds"], 2),
             })  # fmt: skip
-    return Progress(trainer.state.global_step, int(trainer.state.global_step * each), seconds, history)
+    return Progress(trainer.state.global_step, int(logs[-1]["seen"]), logs[-1]["seconds"], history)

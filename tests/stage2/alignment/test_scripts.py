@@ -18,7 +18,7 @@ from stage2_rag_finetune_deploy.alignment.tasks import Item
 from stage2_rag_finetune_deploy.alignment.train_dpo import DpoConfig, preference_accuracy, train_dpo
 from stage2_rag_finetune_deploy.alignment.train_grpo import GrpoConfig, train_grpo
 from stage2_rag_finetune_deploy.alignment.train_sft import SftConfig, train_sft
-from stage2_rag_finetune_deploy.finetune import lora
+from stage2_rag_finetune_deploy.finetune import base_model, lora
 
 SMALL = {"questions": 12, "batch": 4, "rank": 4, "alpha": 8.0, "warmup": 1, "save_every": 2, "lr": 0.02}
 
@@ -183,6 +183,34 @@ def test_commands_end_to_end(cli, tiny_base, runs):
     assert (merged / "config.json").is_file()
 
 
+@pytest.mark.assets
+@pytest.mark.parametrize("name", ["warm-up", "sft", "dpo", "grpo"])
+def test_the_gpu_preset(name, cli, runs, monkeypatch):
+    """Catches: a preset that only a machine with a GPU would find broken. Its own options, on a small 7B."""
+    small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "num_key_value_heads": 2}  # fmt: skip
+    monkeypatch.setattr(base_model, "QWEN_7B", {**base_model.QWEN_7B, **small})
+    code, out, err = cli(name, "--preset", "gpu", "--device", "cpu", "--steps", 2, "--batch", 2, "--questions", 4)
+    assert code == 0, err
+    assert "tokens/s" in out and "GB" in out and "random weights" in out
+    folder = runs / "stage2" / "alignment" / f"latest-{name}"
+    assert (folder / "adapter").is_dir() and not (folder / "merged").exists()
+    assert json.loads((folder / "report.json").read_text())["next"].endswith("--start FOLDER")
+
+
+def test_four_bits_end_in_sixteen(cli, tiny_base, runs):
+    """Catches: four-bit weights written as the merged model; a merge into other weights than the start's."""
+    code, _, err = cli("sft", "--preset", "smoke", "--start", tiny_base, "--four-bit", "--dtype", "fp32", "--lr", 0.05)
+    assert code == 0, err
+    folder = runs / "stage2" / "alignment" / "latest-sft"
+    merged, start = (base_model.load_base(path)[0] for path in (folder / "merged", tiny_base))
+    expected = lora.unload(lora.load_adapter(base_model.load_base(tiny_base)[0], folder / "adapter"))
+    name = "model.layers.0.self_attn.q_proj.weight"
+    wanted = expected.state_dict()[name].to(torch.bfloat16).float()  # as it was saved
+    assert torch.equal(merged.state_dict()[name], wanted)
+    assert not torch.equal(start.state_dict()[name], wanted)
+
+
 def test_bad_options(cli, tiny_base, tmp_path):
     """Catches: a traceback, or an exit code that says all is well."""
     for words, text in [
@@ -201,8 +229,9 @@ def test_bad_options(cli, tiny_base, tmp_path):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
 def test_killed_and_resumed(tiny_base, runs, cli):
-    """Catches: a checkpoint that kill -9 leaves half written."""
-    words = ["sft", "--preset", "smoke", "--start", str(tiny_base), "--steps", "400", "--test", "0"]
+    """Catches: a checkpoint that kill -9 leaves half written, a loss curve that goes another way afterwards."""
+    words = ["sft", "--preset", "smoke", "--start", str(tiny_base), "--steps", "200", "--save-every", "10",
+             "--test", "0"]  # fmt: skip
     command = [sys.executable, "-m", "stage2_rag_finetune_deploy.alignment", *words]
     child = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
                              stderr=subprocess.DEVNULL)  # fmt: skip
@@ -214,8 +243,12 @@ def test_killed_and_resumed(tiny_base, runs, cli):
     child.wait()
     assert found and child.returncode == -signal.SIGKILL
     step = torch.load(found[0], weights_only=True)["progress"]["step"]
-    assert 0 < step < 400
-    code, _, err = cli(*words, "--steps", step + 3, "--resume", found[0].parents[1])
+    assert 0 < step < 200
+    code, _, err = cli(*words, "--resume", found[0].parents[1])
     assert code == 0, err
-    history = json.loads((runs / "stage2" / "alignment" / "latest-sft" / "history.json").read_text())
-    assert [row["step"] for row in history] == list(range(1, step + 4))
+    latest = runs / "stage2" / "alignment" / "latest-sft" / "history.json"
+    resumed = json.loads(latest.read_text())
+    assert cli(*words)[0] == 0
+    whole = json.loads(latest.read_text())
+    assert [row["step"] for row in resumed] == list(range(1, 201))
+    assert [{**row, "seconds": 0} for row in resumed] == [{**row, "seconds": 0} for row in whole]

@@ -166,6 +166,30 @@ def test_prepare_writes_what_the_list_names(tmp_path):
         llamafactory_data.check_names(["customer_service_en"], tmp_path)
 
 
+def test_a_wrong_line_is_named(tmp_path):
+    """Catches: "DatasetGenerationError" from the tool, a minute later and without the line."""
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"instruction": "a", "output": "b"}\n\n{"instruction": "a"\n', encoding="utf-8")
+    with pytest.raises(LabError, match=r"own\.jsonl, line 3: not JSON"):
+        llamafactory_data.read_records(path)
+    path.write_text('{"instruction": "a", "output": "b"}\n\n', encoding="utf-8")
+    assert llamafactory_data.read_records(path) == [{"instruction": "a", "output": "b"}]
+    (tmp_path / "own.json").write_text('[{"instruction": "a"},\n {"output": ]', encoding="utf-8")
+    with pytest.raises(LabError, match=r"own\.json, line 2: not JSON"):
+        llamafactory_data.read_records(tmp_path / "own.json")
+
+
+def test_what_the_tool_would_cut_is_counted(tmp_path, tokenizer):
+    """Catches: samples that lose their labels in silence; both answers of a pair counted as one long one."""
+    tokenizer.save_pretrained(tmp_path)
+    turns = [{"from": "h", "value": "x" * 9}]
+    pair = {"id": "y" * 50, "conversations": turns, "chosen": {"value": "c" * 10}, "rejected": {"value": "r" * 5}}
+    alpaca = {"instruction": "i" * 12, "input": "", "output": "o" * 9}
+    count = [llamafactory_data.count_too_long([pair, alpaca], tmp_path / "tokenizer.json", limit)
+             for limit in (19, 20, 21)]  # fmt: skip
+    assert count == [2, 1, 0]
+
+
 def test_list_of_data_sets_missing_or_broken(tmp_path):
     """Catches: a traceback from json."""
     with pytest.raises(LabError, match=r"no dataset_info\.json"):

@@ -1,6 +1,7 @@
 """Each test names the bug that it catches. bitsandbytes' Linear4bit under PEFT is the reference."""
 
 import copy
+import json
 import logging
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from labkit.errors import LabError
-from stage2_rag_finetune_deploy.finetune import nf4, qlora
+from stage2_rag_finetune_deploy.finetune import base_model, nf4, qlora
 
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # wants a kernel from the hub
 bitsandbytes = pytest.importorskip("bitsandbytes")
@@ -201,3 +202,24 @@ def test_why_sft_qlora_yaml_does_not_evaluate_in_between(dense):
         layer.train()(x).sum().backward()
         gradients.append(x.grad)
     assert gradients[0] is None and gradients[1] is not None
+
+
+def test_the_command(cli, runs, tiny_base):
+    """Catches: a command that cannot be started; two trainings on other batches."""
+    code, out, err = cli("qlora", "--preset", "smoke", "--model", tiny_base, "--device", "cpu")
+    assert code == 0, err
+    report = json.loads((runs / "stage2/finetune/latest/report.json").read_text())
+    assert report["metrics"]["largest_difference"]["value"] < 0.05  # bfloat16, after one AdamW step
+    assert report["metrics"]["mb_nf4-double"]["value"] < report["metrics"]["mb_bf16"]["value"]
+    assert "by hand" in out and "nf4-double" in out
+
+
+@pytest.mark.assets
+def test_the_gpu_preset(cli, runs, monkeypatch):
+    """Catches: a preset that only a machine with a GPU would find broken. Its own options, on a small 7B."""
+    small = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "num_key_value_heads": 2}  # fmt: skip
+    monkeypatch.setattr(base_model, "QWEN_7B", {**base_model.QWEN_7B, **small})
+    code, out, err = cli("qlora", "--preset", "gpu", "--device", "cpu", "--steps", 2, "--batch-size", 2)
+    assert code == 0, err
+    assert "tokens/s" in out

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stage2_rag_finetune_deploy.finetune import lora
+from stage2_rag_finetune_deploy.finetune import base_model, lora
 from stage2_rag_finetune_deploy.finetune.base_model import load_base
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -46,28 +48,30 @@ def test_a_run_leaves_an_adapter_and_a_plain_model(cli, runs, tiny_base, tmp_pat
     assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"  # vLLM's transformers knows this name
 
 
-def test_killed_and_resumed_is_the_same_run(cli, runs, tiny_base, tmp_path):
-    """Catches: a loss curve that changes after `kill -9`."""
+@pytest.mark.parametrize("trainer, steps, every", [("hand", 400, 20), ("trl", 60, 10)])
+def test_killed_and_resumed_is_the_same_run(cli, runs, tiny_base, tmp_path, trainer, steps, every):
+    """Catches: a loss curve, or a count of tokens, that changes after `kill -9`."""
     own = own_file(tmp_path / "own.jsonl")
-    words = ("sft", *SMALL, "--base", tiny_base, "--data", own, "--steps", 400, "--eval-every", 20)
+    words = ("sft", *SMALL, "--trainer", trainer, "--base", tiny_base, "--data", own, "--steps", steps,
+             "--eval-every", every)  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-m", "stage2_rag_finetune_deploy.finetune", *map(str, words)],
                                cwd=REPOSITORY, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    state = None
-    for _ in range(600):
-        state = next(runs.glob("stage2/finetune/sft-*/checkpoint/state.pt"), None)
-        if state or process.poll() is not None:
-            break
-        time.sleep(0.05)
+    pattern = {"hand": "state.pt", "trl": "checkpoint-*/trainer_state.json"}[trainer]
+    state, deadline = None, time.monotonic() + 60
+    while state is None and process.poll() is None and time.monotonic() < deadline:
+        state = next(runs.glob(f"stage2/finetune/sft-*/checkpoint/{pattern}"), None)
+        time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL and state is not None
-    code, _, err = cli(*words, "--resume", state.parents[1])
+    folder = next(parent for parent in state.parents if parent.name.startswith("sft-"))
+    code, _, err = cli(*words, "--resume", folder)
     assert code == 0, err
     resumed = json.loads((runs / "stage2/finetune/latest/history.json").read_text())
     assert cli(*words)[0] == 0
     whole = json.loads((runs / "stage2/finetune/latest/history.json").read_text())
-    assert [row["val_loss"] for row in resumed] == [row["val_loss"] for row in whole]
-    assert [row["train_loss"] for row in resumed] == [row["train_loss"] for row in whole]
+    assert [{**row, "seconds": 0} for row in resumed] == [{**row, "seconds": 0} for row in whole]
+    assert all(row["seconds"] > 0 for row in resumed) and len(whole) == steps // every
 
 
 @pytest.mark.parametrize(
@@ -107,6 +111,8 @@ def test_other_bad_input(cli, runs, tiny_base, tmp_path, tokenizer):
         ((*common, "--data", own, "--rank", 0), "--rank 0"),
         ((*common, "--data", own, "--resume", tmp_path), "no checkpoint in"),
         ((*common, "--data", own, "--lr", "1e30", "--steps", 20), "not finite"),
+        ((*common, "--data", own, "--lr", "1e30", "--steps", 20, "--trainer", "trl"), "not finite"),
+        ((*common, "--data", own, "--resume", tmp_path, "--trainer", "trl"), "no checkpoint in"),
         ((*common, "--data", own, "--packing"), "TRL's"),
         (("sft", *SMALL, "--base", tmp_path, "--data", own), "config.json is missing"),
         (("ask", "--text", "hello"), "no fine-tuned model yet"),
@@ -142,3 +148,37 @@ def test_a_full_disk_leaves_no_half_model(cli, runs, tiny_base, tmp_path, monkey
     code, _, err = cli("sft", *SMALL, "--base", tiny_base, "--data", own_file(tmp_path / "own.jsonl"))
     assert code == 2 and "no space left" in err, err
     assert not list(runs.glob("**/merged")) and not list(runs.glob("**/.tmp-*"))
+
+
+def test_a_disk_that_is_really_full(tiny_base, tmp_path):
+    """Catches: what torch's writer says of a full disk, in the place of what to do; half a checkpoint."""
+    full = tmp_path / "full"
+    full.mkdir()
+    alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    mount = f"mount -t tmpfs -o size=60k tmpfs {full}"
+    if not shutil.which("unshare") or subprocess.run([*alone, mount], capture_output=True).returncode:
+        pytest.skip("no small disk can be mounted here")
+    words = ["sft", *SMALL, "--base", str(tiny_base), "--data", str(own_file(tmp_path / "own.jsonl"))]
+    lab = shlex.join([sys.executable, "-m", "stage2_rag_finetune_deploy.finetune", *words])
+    done = subprocess.run([*alone, f"{mount} && {lab}; code=$?; find {full} -type f; exit $code"], cwd=REPOSITORY,
+                          env={**os.environ, "OMP_NUM_THREADS": "1", "COURSE_LAB_RUNS": str(full)},
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 2 and "no space left on the disk while writing" in done.stderr, done.stderr
+    assert "state.pt" not in done.stdout and "report.json" in done.stdout
+
+
+@pytest.mark.assets
+@pytest.mark.parametrize("trainer", ["hand", "trl"])
+def test_the_gpu_preset(cli, runs, tokenizer, tmp_path, monkeypatch, trainer):
+    """Catches: a preset that only a machine with a GPU would find broken. Its own options, on a small 7B."""
+    small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "num_key_value_heads": 2}  # fmt: skip
+    monkeypatch.setattr(base_model, "QWEN_7B", {**base_model.QWEN_7B, **small})
+    words = ("sft", "--preset", "gpu", "--device", "cpu", "--steps", 2, "--eval-every", 1, "--eval-samples", 2,
+             "--limit", 8, "--data", own_file(tmp_path / "own.jsonl"))  # fmt: skip
+    by_hand = ("--trainer", "hand", "--no-four-bit", "--no-packing") if trainer == "hand" else ()
+    code, out, err = cli(*words, *by_hand)
+    assert code == 0, err
+    assert "tokens/s" in out and "GB" in out and "--base FOLDER" in str(json.loads(
+        (runs / "stage2/finetune/latest/report.json").read_text())["next"])  # fmt: skip
+    assert not (runs / "stage2/finetune/latest/merged").exists()  # of random weights nobody wants one
