@@ -4,13 +4,30 @@ import sys
 
 from labkit.cli import Command, lab_main
 from labkit.errors import guarded
-from stage2_rag_finetune_deploy.serving import deploy_command, serve_command
+from stage2_rag_finetune_deploy.serving import (
+    compare_command,
+    deploy_command,
+    guided_command,
+    load_test_command,
+    memory_command,
+    metrics_command,
+    serve_command,
+)
 
 COMMANDS = [
     Command("serve", "a checkpoint behind the OpenAI-compatible API, until Ctrl-C", serve_command.ServeConfig,
             serve_command.run_serve, serve_command.PRESETS),
     Command("deploy", "start it with the tuned model, try it, record it for month 3", deploy_command.DeployConfig,
             deploy_command.run_deploy, deploy_command.PRESETS),
+    Command("compare", "static batches, the engine by hand, vLLM, vLLM in 4 bits", compare_command.CompareConfig,
+            compare_command.run_compare, compare_command.PRESETS),
+    Command("load-test", "any server at growing rates: latencies, goodput, its limit", load_test_command.LoadTestConfig,
+            load_test_command.run_load_test, load_test_command.PRESETS),
+    Command("guided", "answers held to the labels' schema (vLLM), base and adapter", guided_command.GuidedConfig,
+            guided_command.run_guided, guided_command.PRESETS),
+    Command("metrics", "what a running server counts", metrics_command.MetricsConfig, metrics_command.run_metrics),
+    Command("memory", "does it fit? weights and KV cache by arithmetic", memory_command.MemoryConfig,
+            memory_command.run_memory),
 ]  # fmt: skip
 
 
