@@ -42,7 +42,7 @@ class GuidedConfig:
     adapter: Path | None = option(None, "a LoRA adapter; none is that of the newest `finetune sft`")
     language: str = option("en", "of the questions", choices=("en", "zh"))
     questions: int = option(48, "test utterances")
-    max_tokens: int = option(80, "of an answer")
+    max_tokens: int = option(160, "of an answer; one that is longer is cut, and then is no label")
 
 
 PRESETS = {
@@ -51,9 +51,18 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of one model, with or without the grammar; the first four are shares."""
+class Answer:
+    """A text, and whether it was cut off at the longest length."""
 
+    text: str
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one model, with or without the grammar: shares of the answers, and seconds for all."""
+
+    cut: float
     json: float
     label: float
     intent: float
@@ -117,12 +126,13 @@ def parameters(guided: bool, max_tokens: int) -> dict[str, Any]:
 
 def ask_all(
     client: Client, model: str, utterances: Sequence[Utterance], guided: bool, max_tokens: int
-) -> tuple[list[str], float]:
+) -> tuple[list[Answer], float]:
     """The answers, a few clients at a time, and the seconds."""
     extra = parameters(guided, max_tokens)
 
-    def ask(utterance: Utterance) -> str:
-        return text_of(client.chat(model, prompt_messages(utterance.text, utterance.language), **extra))
+    def ask(utterance: Utterance) -> Answer:
+        answer = client.chat(model, prompt_messages(utterance.text, utterance.language), **extra)
+        return Answer(text_of(answer), answer["choices"][0]["finish_reason"] == "length")
 
     started, word = time.perf_counter(), "held to the schema" if guided else "free"
     with ThreadPoolExecutor(CLIENTS) as pool:
@@ -130,23 +140,23 @@ def ask_all(
     return answers, time.perf_counter() - started
 
 
-def judge(utterances: Sequence[Utterance], answers: Sequence[str], seconds: float) -> Outcome:
+def judge(utterances: Sequence[Utterance], answers: Sequence[Answer], seconds: float) -> Outcome:
     """JSON that can be read, labels that follow the schema, intents and whole labels that are right."""
     check = jsonschema.Draft202012Validator(guided_schema())
-    labels = [parse_reply(answer) for answer in answers]
+    labels = [parse_reply(answer.text) for answer in answers]
     follows = [label is not None and check.is_valid({"intent": label.intent, "slots": label.slots}) for label in labels]
-    scores = score(utterances, answers)
-    return Outcome(
-        scores.mean("valid"), sum(follows) / len(follows), scores.mean("intent"), scores.mean("exact"), seconds
-    )
+    scores = score(utterances, [answer.text for answer in answers])
+    cut = sum(answer.cut for answer in answers) / len(answers)
+    label = sum(follows) / len(follows)
+    return Outcome(cut, scores.mean("valid"), label, scores.mean("intent"), scores.mean("exact"), seconds)
 
 
 def show(outcomes: Mapping[tuple[str, bool], Outcome]) -> None:
     """The table."""
     table = Table(box=None, pad_edge=False)
-    for title in ("model", "decoding", "JSON", "follows the schema", "right intent", "right label", "seconds"):
+    for title in ("model", "decoding", "cut", "JSON", "in schema", "right intent", "right label", "seconds"):
         table.add_column(title, justify="left" if title in ("model", "decoding") else "right")
     for (name, guided), o in outcomes.items():
-        shares = [f"{value:.0%}" for value in (o.json, o.label, o.intent, o.exact)]
+        shares = [f"{value:.0%}" for value in (o.cut, o.json, o.label, o.intent, o.exact)]
         table.add_row(name, "held to the schema" if guided else "free", *shares, f"{o.seconds:.1f}")
     console.print(table)

@@ -56,11 +56,18 @@ def run_metrics(config: MetricsConfig, preset: str) -> None:
     for name, meaning in HISTOGRAMS:
         buckets, count, seconds = histogram(families, name)
         if count:
-            places = [f"{1000 * quantile(buckets, share):,.0f}" for share in (0.5, 0.95)]
+            places = [place(buckets, share) for share in (0.5, 0.95)]
             times.add_row(meaning, f"{count:,.0f}", f"{1000 * seconds / count:,.0f}", *places)
     if times.row_count:
         console.print(times)
-        console.print("quantiles are read off the buckets, as Prometheus does", style="dim")
+        console.print("quantiles are read off the buckets, as Prometheus does; <: in the first bucket", style="dim")
+
+
+def place(buckets: list[tuple[float, float]], share: float) -> str:
+    """A quantile in ms; inside the first bucket nobody knows where, so only its end."""
+    first, count = buckets[0]
+    inside = count >= share * buckets[-1][1]
+    return f"<{1000 * first:,.0f}" if inside else f"{1000 * quantile(buckets, share):,.0f}"
 
 
 def read(text: str) -> dict[str, Metric]:
