@@ -77,7 +77,7 @@ def test_a_shared_block_holds_the_same_text_from_the_beginning(requests):
     scheduler = Scheduler(BlockManager(BLOCKS, BLOCK), 4, 16)
     written: dict[int, list[int]] = {}  # what was computed into each block: all tokens up to its end
     for chunks in play(scheduler, sequences_of(requests)):
-        for sequence, start, count in chunks:
+        for sequence, start, _ in chunks:
             for index in range(start // BLOCK):  # what it relies on
                 assert written[sequence.block_table[index]] == sequence.tokens(0, (index + 1) * BLOCK)
         for sequence, start, count in chunks:
