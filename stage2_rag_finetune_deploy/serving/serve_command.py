@@ -1,6 +1,7 @@
 """Serve a checkpoint behind the OpenAI-compatible API, with vLLM or with the engine written by hand, until Ctrl-C."""
 
 import json
+import re
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from stage2_rag_finetune_deploy.serving.server_process import GRACE, ServerProce
 from stage2_rag_finetune_deploy.serving.vllm_command import Serving
 
 BASE = "smollm2-135m-instruct"
+# Kernels of torchao and Triton that a processor does not have, torch's deprecations, a bar that is drawn anew each time
+NOISE = re.compile(r"Failed to load \S*torchao|W\d{4} \S+ \d+ \S*torch/|Loading safetensors checkpoint shards")
 
 
 @dataclass(frozen=True)
@@ -144,8 +147,9 @@ def serve_by_hand(serving: Serving) -> int | None:
 
 
 def print_line(line: str) -> None:
-    """A line of the server's log."""
-    console.print(line, markup=False, soft_wrap=True)
+    """A line of the server's log, unless it only talks of what is not needed here."""
+    if line.strip() and not NOISE.match(line):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def show_address(url: str, serving: Serving, ready: str) -> None:

