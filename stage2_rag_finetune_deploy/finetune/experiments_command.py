@@ -81,10 +81,10 @@ def run_experiments(config: ExperimentsConfig, preset: str) -> None:
             row = {"rank": rank, "alpha": alpha, "targets": targets}
             row |= run_cell(config, model, tokenizer, train, validation)
             rows.append(row)
+            write_json(run.dir / "cells.json", rows)
             name = f"rank {rank}, alpha {alpha:g}, {targets}"
             console.print(f"{name}: exact {row['exact']:.1%}, validation {row['val_loss']:.4f}", markup=False)
             run.metric(f"exact {name}", row["exact"], meaning=f"{config.samples} validation utterances")
-        write_json(run.dir / "cells.json", rows)
         show(rows)
         run.figure(draw(rows, run.dir / "cells.png"), "trainable parameters against exact match")
 

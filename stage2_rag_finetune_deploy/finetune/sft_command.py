@@ -36,7 +36,7 @@ from stage2_rag_finetune_deploy.finetune.full_disk import full_disk_named
 from stage2_rag_finetune_deploy.finetune.generation import generate
 from stage2_rag_finetune_deploy.finetune.samples import Samples, evenly, load_samples
 from stage2_rag_finetune_deploy.finetune.sft_config import PRESETS, TARGETS, SftConfig
-from stage2_rag_finetune_deploy.finetune.training import HandTrainer, Progress
+from stage2_rag_finetune_deploy.finetune.training import HandTrainer, Progress, check_same_run
 from stage2_rag_finetune_deploy.finetune.understanding import Scores, score
 
 PROG = "python -m stage2_rag_finetune_deploy.finetune"
@@ -110,7 +110,10 @@ def train_by_trl(
     model: Any, tokenizer: Any, train: Samples, validation: Samples, config: SftConfig, folder: Path
 ) -> Progress:
     """TRL's SFTTrainer over PEFT; `folder/adapter` holds what came out."""
-    resume, dtype = config.resume and trl_trainer.last_checkpoint(config.resume / "checkpoint"), model.dtype
+    dtype, resume = model.dtype, None
+    if config.resume:
+        check_same_run(config, config.resume)
+        resume = trl_trainer.last_checkpoint(config.resume / "checkpoint")
     if config.four_bit:
         quantise_with_bitsandbytes(model)
         forget_peak(model.device)

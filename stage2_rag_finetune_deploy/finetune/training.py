@@ -10,6 +10,7 @@
 A run that is resumed goes the same way as one that never stopped: the batches follow from seed and step.
 """
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -150,8 +151,9 @@ class AdapterTrainer:
         """Go on from a checkpoint.
 
         Raises:
-            LabError: there is none, or it belongs to another base or adapter.
+            LabError: there is none, or it belongs to another base or adapter, or to a run with other options.
         """
+        check_same_run(self.config, folder.parent)
         try:
             state = torch.load(folder / "state.pt", weights_only=True)
         except FileNotFoundError:
@@ -212,6 +214,31 @@ class HandTrainer(AdapterTrainer):
     def evaluate(self) -> float:
         """Mean loss of all response tokens of the validation samples, in nats."""
         return validation_loss(self.model, self.validation, self.pad_id)
+
+
+MATTERS = (
+    "data", "task", "base", "start", "trainer", "limit", "questions", "max_length", "batch", "lr", "warmup",
+    "rank", "alpha", "targets", "dropout", "packing", "four_bit", "group", "temperature", "beta", "sft_weight",
+    "updates", "seed",
+)  # fmt: skip
+
+
+def check_same_run(config: Any, folder: Path) -> None:
+    """See that a run goes on as it began; its number of steps may change.
+
+    Raises:
+        LabError: an option that decides what is learnt is another one than in the folder's report.
+    """
+    try:
+        before = json.loads((folder / "report.json").read_text(encoding="utf-8"))["config"]
+    except (OSError, ValueError, KeyError):
+        return  # a folder of checkpoints alone
+    for name in MATTERS:
+        now = getattr(config, name, None)
+        if name in before and str(before[name]) != str(now):
+            flag = f"--{name.replace('_', '-')}"
+            raise LabError(f"the run to go on from had {flag} {before[name]}, this one has {now}",
+                           f"{flag} {before[name]}")  # fmt: skip
 
 
 def check_finite(loss: float, norm: float, step: int) -> None:

@@ -74,6 +74,21 @@ def test_killed_and_resumed_is_the_same_run(cli, runs, tiny_base, tmp_path, trai
     assert all(row["seconds"] > 0 for row in resumed) and len(whole) == steps // every
 
 
+@pytest.mark.parametrize("trainer", ["hand", "trl"])
+def test_a_run_goes_on_as_it_began(cli, runs, tiny_base, tmp_path, trainer):
+    """Catches: a run that goes on with other data or another rate, without a word. The control: more steps are fine."""
+    own, other = own_file(tmp_path / "own.jsonl"), own_file(tmp_path / "other.jsonl")
+    words = ("sft", *SMALL, "--base", tiny_base, "--trainer", trainer, "--steps", 2)
+    assert cli(*words, "--data", own)[0] == 0
+    first = (runs / "stage2/finetune/latest").resolve()
+    for changed, text in ((("--data", other), f"had --data {own}"), (("--data", own, "--lr", "0.5"), "had --lr 0.002")):
+        code, _, err = cli(*words, *changed, "--resume", first)
+        assert code == 2 and text in err, err
+    code, _, err = cli(*words, "--data", own, "--steps", 4, "--resume", first)
+    assert code == 0, err
+    assert [row["step"] for row in json.loads((runs / "stage2/finetune/latest/history.json").read_text())] == [2, 4]
+
+
 @pytest.mark.parametrize(
     "line, words",
     [("{not json", "line 3: not JSON"), ('{"instruction": "a"}', "line 3: missing field output"),
