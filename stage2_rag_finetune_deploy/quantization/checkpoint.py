@@ -49,7 +49,7 @@ def write_checkpoint(
     temporary = folder.with_name(f".tmp-{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(*WEIGHTS, ".*"))
+        shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(*WEIGHTS, "asset.json", ".*"))
         tensors = plain_tensors(model, layers, stored_dtype(config)) | packed_tensors(layers)
         save_torch_state_dict(tensors, temporary, max_shard_size="5GB")
         write_json(temporary / "config.json", config | {"quantization_config": quantization_config(method, settings)})

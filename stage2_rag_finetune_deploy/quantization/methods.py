@@ -159,7 +159,7 @@ def take_apart(group: Group, whole: Quantised) -> Layers:
     found: Layers = {}
     pieces = zip(*(part.split(group.heights) for part in (whole.codes, whole.scales, whole.zeros)), strict=True)
     for name, layer, (codes, scales, zeros) in zip(group.names, group.layers, pieces, strict=True):
-        found[name] = Quantised(codes, scales, zeros, whole.group_of, whole.bits)
+        found[name] = Quantised(codes, scales, zeros, whole.group_of.clone(), whole.bits)  # a file keeps no tensor twice
         layer.weight.copy_(found[name].weights())
     return found
 

