@@ -7,6 +7,7 @@ name `random-7b` stands for a model of Qwen2.5-7B's shape with random weights: s
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 import data
@@ -60,14 +61,33 @@ def is_random(folder: str | Path | None) -> bool:
 
 
 def load_random(device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
-    """A model of Qwen2.5-7B's shape with random weights, made on the device, and SmolLM2's tokenizer."""
+    """A model of Qwen2.5-7B's shape with random weights, made on the device, and SmolLM2's tokenizer.
+
+    Raises:
+        LabError: the device's memory is too small.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
     tokenizer = AutoTokenizer.from_pretrained(data.fetch(SMOLLM2))
-    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    shape = Qwen2Config(**QWEN_7B, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    with torch.device("meta"):  # weights without memory: to be counted
+        require_memory(parameter_count(AutoModelForCausalLM.from_config(shape))[1] * dtype.itemsize, device)
     with device:
-        model = AutoModelForCausalLM.from_config(Qwen2Config(**QWEN_7B, **ends), dtype=dtype)
+        model = AutoModelForCausalLM.from_config(shape, dtype=dtype)
     return model.eval(), tokenizer
+
+
+def require_memory(size: int, device: torch.device) -> None:
+    """Stop before a machine is brought to its knees.
+
+    Raises:
+        LabError: fewer than `size` bytes are free.
+    """
+    on_card = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if on_card else psutil.virtual_memory().available
+    if size > free:
+        raise LabError(f"a model of {size / 1e9:.0f} GB does not fit into the {free / 1e9:.0f} GB that are free",
+                       "a larger GPU" if on_card else "a machine with a GPU, or --preset cpu")  # fmt: skip
 
 
 def load_placed(folder: str | Path | None = None, device: str = "auto", dtype: str = "auto") -> tuple[Any, Any]:

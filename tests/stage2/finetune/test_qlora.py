@@ -223,3 +223,11 @@ def test_the_gpu_preset(cli, runs, monkeypatch):
     code, out, err = cli("qlora", "--preset", "gpu", "--device", "cpu", "--steps", 2, "--batch-size", 2)
     assert code == 0, err
     assert "tokens/s" in out
+
+
+@pytest.mark.assets
+def test_a_model_that_does_not_fit(cli, monkeypatch):
+    """Catches: a machine that swaps itself to death, where one line would do."""
+    monkeypatch.setattr(base_model, "QWEN_7B", {**base_model.QWEN_7B, "num_hidden_layers": 1, "vocab_size": 10**10})
+    code, _, err = cli("qlora", "--preset", "gpu", "--device", "cpu")
+    assert code == 2 and "does not fit" in err and "--preset cpu" in err
