@@ -1,7 +1,7 @@
 # `make` alone prints what there is. GNU make 3.81 (macOS) and a POSIX shell are enough.
 
 PRESET ?= cpu
-MONTHS ?= 1,2
+MONTHS ?= 1,2,3
 STAGE ?= 1
 PYTHON ?= python3
 VENV ?= .venv
@@ -79,7 +79,7 @@ stage1: setup ## mini-GPT, embeddings, vector indexes, a first RAG; is month 1 p
 	@$(PY) -m labkit.summary stage1
 	@$(PY) -m milestones --months 1
 
-stage2: ## chunking, vector databases, the complete RAG, fine-tuning, alignment; is month 2 passed?
+stage2: ## RAG from chunking to service, fine-tuning, alignment, quantisation, serving; are months 2 and 3 passed?
 	@$(MAKE) --no-print-directory setup STAGE=2
 	@$(PY) -m data fetch $(ASSETS_2)
 	@$(PY) -m stage2_rag_finetune_deploy.chunking evaluate --preset $(PRESET)
@@ -91,13 +91,16 @@ stage2: ## chunking, vector databases, the complete RAG, fine-tuning, alignment;
 	@$(PY) -m stage2_rag_finetune_deploy.finetune evaluate --preset $(PRESET)
 	@$(PY) -m stage2_rag_finetune_deploy.alignment dpo --task customer-service-en --preset $(PRESET)
 	@$(PY) -m stage2_rag_finetune_deploy.alignment compare --preset $(PRESET)
+	@$(PY) -m stage2_rag_finetune_deploy.quantization compare --preset $(PRESET)
+	@$(PY) -m stage2_rag_finetune_deploy.serving compare --preset $(PRESET)
+	@$(PY) -m stage2_rag_finetune_deploy.serving deploy --preset $(PRESET)
 	@$(PY) -m labkit.summary stage2
-	@$(PY) -m milestones --months 2
+	@$(PY) -m milestones --months 2,3
 
 stage3: ## agents, registry, experiments, monitoring, pipeline (not built yet)
 	@echo "error: stage 3 is not built yet" >&2; echo "  try: make stage2" >&2; exit 2
 
-all: stage1 stage2 ## every stage that is built (now: stage 1 and the first half of stage 2)
+all: stage1 stage2 ## every stage that is built (now: 1 and 2)
 
 milestones: setup ## grade the months in MONTHS again, from what is under runs/
 	@$(PY) -m milestones --months $(MONTHS)

@@ -45,14 +45,6 @@ class Deployment:
     sha256: str
 
 
-@dataclass(frozen=True)
-class Served:
-    """What a server answered to the hidden prompts, and what was wrong with the way it did."""
-
-    replies: list[str]
-    problem: str
-
-
 def grade(context: Context) -> list[CheckResult]:
     """See the module's docstring. Raises NotStarted when there is no run."""
     try:
@@ -132,38 +124,35 @@ def served_results(
         for each in utterances
     ]
     parts = {"base": Deployment(base, None, deployment.engine, checkpoint_sha256(base)), "tuned": deployment}
-    served = {}
+    replies = {}
     for name, part in parts.items():
         context.say(f"the {name} model: {len(prompts)} hidden utterances")
-        served[name] = asked(context, name, part, prompts, scratch)
-    problem = "; ".join(f"{name}: {one.problem}" for name, one in served.items() if one.problem)
-    clients = settings["clients"]
-    yield context.result("served", float(not problem), problem or f"{clients} clients at once, streamed, by hash")
+        replies[name] = asked(context, name, part, prompts, scratch)
+    yield context.result("served", 1.0, f"{settings['clients']} clients at once, streamed, by hash")
     context.say("the weights")
-    shares = {
-        name: agreement(settings, part, tokenizer, prompts, served[name].replies) for name, part in parts.items()
-    }
+    shares = {name: agreement(settings, part, tokenizer, prompts, replies[name]) for name, part in parts.items()}
     message = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
     yield context.result("weights", min(shares.values()), f"{message} of {settings['checked']} answers each")
-    yield from compared(context, utterances, {name: one.replies for name, one in served.items()})
+    yield from compared(context, utterances, replies)
 
 
-def asked(context: Context, name: str, part: Deployment, prompts: Sequence[str], scratch: Path) -> Served:
-    """Start a server, ask it everything, end it. Raises LearnerFault."""
+def asked(context: Context, name: str, part: Deployment, prompts: Sequence[str], scratch: Path) -> list[str]:
+    """Start a server, ask it everything, end it: its answers.
+
+    Raises:
+        LearnerFault: it does not do what a deployed model does.
+    """
     settings = context.month.settings
     longest, limits = settings["max_tokens"], {key: settings[key] for key in LIMITS}
     options = {"engine": part.engine, "adapter": part.adapter}
     with LearnerEndpoint(context.submission, part.model, name, scratch, **options, **limits) as endpoint:
-        listed = endpoint.models()
-        replies = endpoint.complete_all(prompts, longest, settings["clients"])
+        if served_id(name, part.sha256) not in endpoint.models():
+            raise LearnerFault(f"/v1/models does not list {served_id(name, part.sha256)}")
         pieces = endpoint.stream(prompts[0], longest)
         whole = endpoint.complete(prompts[0], longest)
-    problems = []
-    if served_id(name, part.sha256) not in listed:
-        problems.append(f"/v1/models does not list {served_id(name, part.sha256)}")
-    if "".join(pieces) != whole or len([piece for piece in pieces if piece]) < min(2, len(whole)):
-        problems.append("a streamed answer is not the same answer in pieces")
-    return Served(replies, ", ".join(problems))
+        if "".join(pieces) != whole or len([piece for piece in pieces if piece]) < min(2, len(whole)):
+            raise LearnerFault("a streamed answer is not the same answer in pieces")
+        return endpoint.complete_all(prompts, longest, settings["clients"])
 
 
 def agreement(

@@ -230,7 +230,7 @@ def test_answers_from_elsewhere_fail(month, hand_in, base, tuned, behaviour):
 @pytest.mark.parametrize(
     ("behaviour", "words"),
     [
-        ("no hash", "does not list tuned@sha256:"),
+        ("no hash", "does not list base@sha256:"),
         ("streams at once", "in pieces"),
         ("no end", "without [DONE]"),
         ("one client", "status 503"),
