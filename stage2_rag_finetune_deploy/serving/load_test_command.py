@@ -26,7 +26,7 @@ class LoadTestConfig:
 
     url: str = option("http://127.0.0.1:8000", "the server")
     model: str | None = option(None, "one of its models; none is the first")
-    rates: str = option("0.5,1,2,4,inf", "requests a second, one test for each; inf is all at once")
+    rates: str = option("0.5,1,2,3,4,inf", "requests a second, one test for each; inf is all at once")
     requests: int = option(32, "requests of each test")
     concurrency: int = option(0, "at most so many at once; 0 is no limit: an open loop")
     prompt_words: str = option("16-96", "shortest and longest prompt, in words")

@@ -19,6 +19,7 @@ from labkit.side_environment import SERVE
 from stage2_rag_finetune_deploy.serving.checkpoint_folder import check_adapter
 
 MODULE = "vllm.entrypoints.openai.api_server"
+BIND = "VLLM_CPU_OMP_THREADS_BIND"
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank takes
 
 
@@ -92,11 +93,15 @@ def lora_arguments(adapters: Mapping[str, Path]) -> list[str]:
 
 
 def cpu_variables(serving: Serving) -> dict[str, str]:
-    """Memory and cores. Left to itself vLLM keeps one core for its scheduler; of two that would be half."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Memory and cores: a thread on each core that this process may use, and bound to it.
+
+    Left to itself vLLM keeps one core for its scheduler, of two that is half; threads that are not bound move about and
+    cost a fifth (NOTES.md).
+    """
     chosen = {"VLLM_CPU_KVCACHE_SPACE": str(serving.kv_gib)}
-    if cores <= 2 and "VLLM_CPU_OMP_THREADS_BIND" not in os.environ:
-        chosen |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(cores)}
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if 0 < len(cores) <= 4 and serving.tensor_parallel_size == 1 and BIND not in os.environ:
+        chosen[BIND] = ",".join(map(str, cores))
     return chosen
 
 

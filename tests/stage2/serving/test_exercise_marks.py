@@ -18,8 +18,8 @@ CAUGHT_BY = {
     "serving.guided_schema": "test_metrics_and_guided.py::test_it_forbids_what_the_task_forbids",
 }
 PRELOAD = [
-    "data", "fastapi", "httpx", "jsonschema", "labkit.cli", "labkit.plots", "labkit.runs", "prometheus_client", "scipy.stats",
-    "torch", "transformers", "transformers.models.llama.modeling_llama",
+    "data", "fastapi", "httpx", "jsonschema", "labkit.cli", "labkit.plots", "labkit.runs", "prometheus_client",
+    "scipy.stats", "torch", "transformers", "transformers.models.llama.modeling_llama",
 ]  # fmt: skip
 
 

@@ -65,6 +65,16 @@ def test_adapters_that_are_none(adapter, text, message):
         read_adapters(text.format(adapter))
 
 
+def test_every_core_has_a_thread_bound_to_it(tiny_base, monkeypatch):
+    """Catches: half of two cores left idle for the scheduler; the user's own binding overruled."""
+    serving = vllm_command.Serving(tiny_base, {}, "x", kv_gib=3)
+    monkeypatch.delenv(vllm_command.BIND, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 1}, raising=False)
+    assert vllm_command.cpu_variables(serving) == {"VLLM_CPU_KVCACHE_SPACE": "3", vllm_command.BIND: "1,3"}
+    monkeypatch.setenv(vllm_command.BIND, "nobind")
+    assert vllm_command.BIND not in vllm_command.cpu_variables(serving)
+
+
 def test_words_for_vllm(tiny_base, adapter, fake_vllm):
     """Catches: no alias with the weights' hash, a rank that vLLM does not take, options of the other build."""
     config = ServeConfig("vllm", tiny_base, "tuned", f"shop={adapter}", port=8123, tensor_parallel_size=2)
