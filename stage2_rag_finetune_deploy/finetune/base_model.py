@@ -72,6 +72,7 @@ def load_random(device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
     shape = Qwen2Config(**QWEN_7B, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     with torch.device("meta"):  # weights without memory: to be counted
         require_memory(parameter_count(AutoModelForCausalLM.from_config(shape))[1] * dtype.itemsize, device)
+    torch.manual_seed(0)  # the same weights every time: a run can be gone on with
     with device:
         model = AutoModelForCausalLM.from_config(shape, dtype=dtype)
     return model.eval(), tokenizer

@@ -48,7 +48,7 @@ def test_a_run_leaves_an_adapter_and_a_plain_model(cli, runs, tiny_base, tmp_pat
     assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"  # vLLM's transformers knows this name
 
 
-@pytest.mark.parametrize("trainer, steps, every", [("hand", 400, 20), ("trl", 60, 10)])
+@pytest.mark.parametrize("trainer, steps, every", [("hand", 200, 20), ("trl", 40, 10)])
 def test_killed_and_resumed_is_the_same_run(cli, runs, tiny_base, tmp_path, trainer, steps, every):
     """Catches: a loss curve, or a count of tokens, that changes after `kill -9`."""
     own = own_file(tmp_path / "own.jsonl")
