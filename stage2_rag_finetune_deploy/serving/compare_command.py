@@ -165,22 +165,22 @@ def static_batches(folder: Path, requests: Sequence[Request], batch: int) -> tup
     return records, ready
 
 
-def serve_words(name: str, folder: Path, port: int, requests: int) -> list[str]:
+def serve_words(name: str, folder: Path, port: int, config: CompareConfig) -> list[str]:
     """The command that serves a folder."""
     words = [sys.executable, "-m", "stage2_rag_finetune_deploy.serving", "serve", "--model", str(folder)]
     words += ["--engine", "mini" if name == MINI else "vllm", "--served-name", NAME, "--port", str(port)]
-    return [*words, "--max-num-seqs", str(requests)]
+    return [*words, "--max-num-seqs", str(config.requests), "--patience", str(config.patience)]
 
 
 def measure_server(
     name: str, folder: Path, requests: Sequence[Request], spans: Sequence[tuple[int, int]], config: CompareConfig,
     logs: Path,
 ) -> tuple[list[Record], float]:  # fmt: skip
-    """Start, warm up, measure, end."""
+    """Start, warm up, measure, end. The command says by itself when its server is not ready in time."""
     port = free_port()
-    words = serve_words(name, folder, port, len(requests))
+    words = serve_words(name, folder, port, config)
     log = logs / f"{name.replace(', ', '-').replace(' ', '-')}.log"
-    with ServerProcess(words, "127.0.0.1", port, name, config.patience, log=log) as server:
+    with ServerProcess(words, "127.0.0.1", port, name, config.patience + 10, log=log) as server:
         warm = ragged_requests(config.warm_up, math.inf, *spans, config.seed + 1000)
         if warm:
             asyncio.run(run_load(server.url, NAME, warm, None, 120, lambda record: None))

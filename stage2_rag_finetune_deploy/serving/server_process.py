@@ -12,6 +12,7 @@ Where the kernel can do it (Linux), the child is also told to end when this proc
 import ctypes
 import errno
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -176,8 +177,9 @@ def group_members(group: int) -> list[int]:
 
 
 def reason(lines: Sequence[str]) -> str:
-    """The line of a log that says what was wrong: the last that names an error, else the last one."""
+    """The line of a log that says what was wrong: a command's own `error: `, else the last that names an error."""
     kept = [line for line in lines if line.strip()]
-    named = [line for line in kept if "Error" in line and ": " in line and "Traceback" not in line]
-    line = (named or kept or ["it printed nothing"])[-1]
+    own = [line.removeprefix("error: ") for line in kept if line.startswith("error: ")]
+    named = [line for line in kept if re.search(r"\b\w*(Error|Exception): ", line) and "WARNING" not in line]
+    line = (own or named or kept or ["it printed nothing"])[-1]
     return line[max(line.find("Error: ") - 40, 0) if len(line) > 300 else 0 :][:300].strip()

@@ -132,6 +132,9 @@ def test_the_line_that_says_why():
     lines = ["Traceback (most recent call last):", "  File x", "(EngineCore pid=1) ValueError: too long: 9 > 8",
              "/lib/resource_tracker.py:254: UserWarning: leaked"]  # fmt: skip
     assert "ValueError: too long: 9 > 8" in reason(lines)
+    warning = "WARNING: may cause `OSError: [Errno 24] Too many open files`"
+    assert "ValueError" in reason([*lines, warning]) and reason([warning, "the end"]) == "the end"
+    assert reason([*lines, "error: port 1 is in use", "  try: --port 2"]) == "port 1 is in use"
     assert reason(["loading", ""]) == "loading"
     assert reason([]) == "it printed nothing"
     assert len(reason([f"{'x' * 500} RuntimeError: short"])) <= 300
