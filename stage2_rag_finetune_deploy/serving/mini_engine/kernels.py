@@ -3,21 +3,22 @@ reads the cache's blocks where they lie.
 
 - Keys of 16 tokens lie side by side, (D, 16): one vector register holds the same element of 16 keys, so a score is a
   sum of registers and no sum has to be made across one. Values lie the other way round, (16, D).
-- The heads that share a key (grouped-query attention) are computed together: a key is read once for all of them.
+- The heads that share a key (grouped-query attention) follow each other: for all but the first it is in the cache.
 - The softmax runs along (Milakov and Gimelshein 2018): the largest score so far, the sum and the weighted values are
   corrected whenever a larger one comes; no score is kept.
 - bfloat16 is the upper half of a float32: numbers are widened by a shift, narrowed by rounding to the nearest even.
-- `exp` is 2 to the power of whole and fraction; the fraction by a polynomial, as a call to the library for each number
-  would cost more than the rest.
+
+Compiled code is kept in `__pycache__`; the first run on a machine compiles for some seconds.
 """
 
 import numba
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
 
-TILE = 16  # tokens side by side: float32 numbers in a register of 512 bits
+from stage2_rag_finetune_deploy.serving.mini_engine.vectors import INTS, TILE, Lanes, number, same
+
 FAST = {"reassoc", "contract", "nsz", "nnan", "arcp"}
 jit = numba.njit(cache=True, fastmath=FAST, nogil=True, boundscheck=False, error_model="numpy")
 
@@ -69,19 +70,63 @@ def _narrow(number, like):  # noqa: ANN001, ANN202
     return lambda number, like: np.float32(number)
 
 
-@numba.njit(fastmath=FAST, inline="always")
-def fast_exp(x):  # noqa: ANN001, ANN201
-    """exp of a float32 of at most 0, within 2e-7 of its value; 0 below -87. (Taylor of 2^f on [-0.5, 0.5].)"""
-    t = max(x, np.float32(-87.0)) * np.float32(1.4426950408889634)
-    whole = np.floor(t + np.float32(0.5))
-    f = (t - whole) * np.float32(0.6931471805599453)
-    p = np.float32(1 / 720) * f + np.float32(1 / 120)
-    p = p * f + np.float32(1 / 24)
-    p = p * f + np.float32(1 / 6)
-    p = p * f + np.float32(0.5)
-    p = p * f + np.float32(1)
-    p = p * f + np.float32(1)
-    return p * bits_to_float(np.uint32(np.int32(whole) + np.int32(127)) << np.uint32(23))
+@intrinsic
+def attend_tile(typingctx, queries, t, head, keys, values, tile, kv, count, width, sums, state, g):  # noqa: ANN001, ANN201
+    """Take a tile of 16 keys and values into the running softmax of one head.
+
+    Only the first `count` tokens of the tile are there. state[g] is the largest score so far and the sum of all
+    exp(score - largest); sums[g] is the sum of exp(score - largest) * value, of `width` numbers.
+    """
+    signature = types.void(queries, t, head, keys, values, tile, kv, count, width, sums, state, g)
+
+    def codegen(context, builder, signature, arguments):  # noqa: ANN001, ANN202
+        lanes, kinds = Lanes(context, builder), signature.args
+        queries, t, head, keys, values, tile, kv, count, width, sums, state, g = map(lanes.index, arguments, kinds)
+        zero = number(0)
+        query = lanes.pointer(queries, kinds[0], (t, head, zero))
+        scores = _scores(lanes, query, lanes.pointer(keys, kinds[3], (tile, kv, zero, zero)), kinds[3].dtype, width)
+        there = builder.icmp_signed("<", ir.Constant(INTS, list(range(TILE))),
+                                    lanes.everywhere(builder.trunc(count, ir.IntType(32))))  # fmt: skip
+        scores = builder.select(there, scores, same(-1e30))
+        at_largest, at_total = (lanes.pointer(state, kinds[10], (g, number(i))) for i in (0, 1))
+        before = builder.load(at_largest)
+        top = lanes.larger(lanes.largest(scores), before)
+        shrink = lanes.exp(lanes.everywhere(builder.fsub(before, top)))  # what the old sums are worth now
+        weights = lanes.exp(builder.fsub(scores, lanes.everywhere(top)))
+        builder.store(top, at_largest)
+        old = builder.fmul(builder.load(at_total), builder.extract_element(shrink, ir.Constant(ir.IntType(32), 0)))
+        builder.store(builder.fadd(old, lanes.sum(weights)), at_total)
+        value = lanes.pointer(values, kinds[4], (tile, kv, zero, zero))
+        _add_values(lanes, weights, value, kinds[4].dtype, width, shrink, lanes.pointer(sums, kinds[9], (g, zero)))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _scores(lanes, query, key, stored, width):  # noqa: ANN001, ANN202
+    """16 scores: the sum over j of query[j] * key[j, :]. Four sums go side by side: an addition waits for its last."""
+    builder = lanes.builder
+    parts = [cgutils.alloca_once_value(builder, same(0.0)) for _ in range(4)]
+    with cgutils.for_range_slice(builder, number(0), width, number(4), inc=True) as (first, _):
+        for i, part in enumerate(parts):
+            j = builder.add(first, number(i))
+            row = lanes.load(builder.gep(key, [builder.mul(j, number(TILE))]), stored)
+            q = lanes.everywhere(builder.load(builder.gep(query, [j])))
+            builder.store(lanes.fma(q, row, builder.load(part)), part)
+    return lanes.total([builder.load(part) for part in parts])
+
+
+def _add_values(lanes, weights, value, stored, width, shrink, sums):  # noqa: ANN001, ANN202
+    """sums = sums * shrink + weights @ value (16, width), a stretch of 16 columns at a time."""
+    builder = lanes.builder
+    rows = [lanes.lane(weights, i) for i in range(TILE)]
+    with cgutils.for_range_slice(builder, number(0), width, number(TILE), inc=True) as (column, _):
+        place = builder.gep(sums, [column])
+        parts = [builder.fmul(lanes.load(place, types.float32), shrink), same(0.0), same(0.0), same(0.0)]
+        for i, weight in enumerate(rows):
+            at = builder.gep(value, [builder.add(builder.mul(number(i), width), column)])
+            parts[i % 4] = lanes.fma(weight, lanes.load(at, stored), parts[i % 4])
+        lanes.store(lanes.total(parts), place)
 
 
 @jit
@@ -136,53 +181,18 @@ def attend(queries, keys, values, tables, rows, positions, tiles_a_block, first,
     heads, width = queries.shape[1], queries.shape[2]
     kv_heads = keys.shape[1]
     group = heads // kv_heads
-    scores = np.empty((group, TILE), np.float32)
-    sums = np.empty((group, width), np.float32)
-    largest, total = np.empty(group, np.float32), np.empty(group, np.float32)
+    sums, state = np.empty((group, width), np.float32), np.empty((group, 2), np.float32)
     for t in range(first, last):
         row, length = rows[t], positions[t] + 1
         for kv in range(kv_heads):
-            largest[:], total[:], sums[:] = np.float32(-1e30), np.float32(0), np.float32(0)
+            sums[:], state[:, 0], state[:, 1] = np.float32(0), np.float32(-1e30), np.float32(0)
             for start in range(0, length, TILE):
-                number = start // TILE
-                tile = tables[row, number // tiles_a_block] * tiles_a_block + number % tiles_a_block
-                score_tile(scores, queries, keys, t, kv, tile, group, width)
+                index = start // TILE
+                tile = tables[row, index // tiles_a_block] * tiles_a_block + index % tiles_a_block
                 for g in range(group):
-                    add_tile(scores, sums, largest, total, values, g, kv, tile, length - start, width)
+                    head = kv * group + g
+                    attend_tile(queries, t, head, keys, values, tile, kv, length - start, width, sums, state, g)
             for g in range(group):
-                scale = np.float32(1) / total[g]
+                scale = np.float32(1) / state[g, 1]
                 for j in range(width):
                     out[t, kv * group + g, j] = narrow(sums[g, j] * scale, out[t, 0, 0])
-
-
-@numba.njit(fastmath=FAST, inline="always")
-def score_tile(scores, queries, keys, t, kv, tile, group, width):  # noqa: ANN001, ANN201
-    """Scores of 16 keys for all heads of a group."""
-    scores[:] = np.float32(0)
-    for j in range(width):
-        for g in range(group):
-            q = queries[t, kv * group + g, j]
-            for lane in range(16):
-                scores[g, lane] += q * widen(keys[tile, kv, j, lane])
-
-
-@numba.njit(fastmath=FAST, inline="always")
-def add_tile(scores, sums, largest, total, values, g, kv, tile, count, width):  # noqa: ANN001, ANN201
-    """Take a tile into a head's running softmax; only its first `count` tokens are there."""
-    top = largest[g]
-    for lane in range(16):
-        if lane >= count:
-            scores[g, lane] = np.float32(-1e30)
-        top = max(top, scores[g, lane])
-    shrink = fast_exp(largest[g] - top)
-    part = np.float32(0)
-    for lane in range(16):
-        scores[g, lane] = fast_exp(scores[g, lane] - top)
-        part += scores[g, lane]
-    largest[g], total[g] = top, total[g] * shrink + part
-    for j in range(width):
-        sums[g, j] *= shrink
-    for lane in range(min(count, TILE)):
-        p = scores[g, lane]
-        for j in range(width):
-            sums[g, j] += p * widen(values[tile, kv, lane, j])
