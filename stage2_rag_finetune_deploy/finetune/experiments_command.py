@@ -42,7 +42,7 @@ class ExperimentsConfig:
 
 PRESETS = {
     "smoke": ExperimentsConfig(cells="2/4/qv,4/8/all", steps=2, batch=2, limit=8, samples=2),
-    "cpu": ExperimentsConfig(cells="8/16/all,8/16/qv", steps=60, samples=64),
+    "cpu": ExperimentsConfig(data="kwik-e-mart", steps=50, batch=8),
     "study": ExperimentsConfig(),
 }
 
@@ -84,7 +84,7 @@ def run_experiments(config: ExperimentsConfig, preset: str) -> None:
             write_json(run.dir / "cells.json", rows)
             name = f"rank {rank}, alpha {alpha:g}, {targets}"
             console.print(f"{name}: exact {row['exact']:.1%}, validation {row['val_loss']:.4f}", markup=False)
-            run.metric(f"exact {name}", row["exact"], meaning=f"{config.samples} validation utterances")
+            run.metric(f"exact {name}", row["exact"], meaning=f"{row['asked']} validation utterances")
         show(rows)
         run.figure(draw(rows, run.dir / "cells.png"), "trainable parameters against exact match")
 
@@ -103,7 +103,7 @@ def run_cell(
     return {
         "trainable": trainable, "share": trainable / whole, "training_mb": 16 * trainable / 1e6,
         "seconds": done.seconds, "val_loss": done.history[-1]["val_loss"],
-        "exact": scores.mean("exact"), "intent": scores.mean("intent"),
+        "exact": scores.mean("exact"), "intent": scores.mean("intent"), "asked": len(utterances),
     }  # fmt: skip
 
 
