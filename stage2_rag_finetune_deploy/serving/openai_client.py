@@ -103,7 +103,11 @@ class Client:
     def _good(self, response: httpx.Response) -> httpx.Response:
         if response.is_success:
             return response
-        raise LabError(f"the server at {self.url} said {what_refused(response)}", f"{self.url}/v1/models lists models")
+        advice = {404: f"{self.url}/v1/models lists what it serves", 429: "again in a while, or fewer at once"}
+        raise LabError(
+            f"the server at {self.url} said {what_refused(response)}",
+            advice.get(response.status_code, "another request, or the other engine (serve --engine mini, vllm)"),
+        )
 
     def _json(self, response: httpx.Response) -> dict[str, Any]:
         try:
