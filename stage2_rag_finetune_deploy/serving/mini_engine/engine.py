@@ -94,18 +94,26 @@ class Engine:
             )
         return BlockManager(number, config.block_size, config.enable_prefix_caching)
 
-    def room(self, prompt_tokens: int, max_tokens: int | None) -> int:
-        """How many tokens an answer may have.
+    def check_prompt(self, prompt_ids: list[int], params: SamplingParams) -> int:
+        """How many tokens the answer may have.
 
         Raises:
-            LabError: the prompt and the answer that is asked for do not fit; the message has the numbers.
+            LabError: the prompt is empty or has unknown tokens, or it and the answer that is asked for do not fit; the
+                message has the numbers.
         """
-        room = self.max_model_len - prompt_tokens
-        if room < 1 or (max_tokens or 1) > room:
-            asked = f" and max_tokens {max_tokens:,}" if max_tokens else ""
-            raise LabError(f"the context holds {self.max_model_len:,} tokens; the prompt has {prompt_tokens:,}{asked}",
-                           "a shorter prompt" + (f", or max_tokens up to {room:,}" if room > 0 else ""))  # fmt: skip
-        return room if max_tokens is None else max_tokens
+        if not prompt_ids:
+            raise LabError("the prompt is empty", "at least one token")
+        size = self.runner.config.vocab_size
+        if not all(0 <= token < size for token in prompt_ids):
+            raise LabError("the prompt has a token that the model does not know", f"ids from 0 to {size - 1:,}")
+        room, wanted = self.max_model_len - len(prompt_ids), params.max_tokens
+        if room < (wanted or 1):
+            asked = f" and max_tokens is {wanted:,}" if wanted else ""
+            raise LabError(
+                f"the context holds {self.max_model_len:,} tokens; the prompt has {len(prompt_ids):,}{asked}",
+                "a shorter prompt" + (f", or max_tokens up to {room:,}" if room > 0 else ""),
+            )
+        return wanted or room
 
     def add_request(self, request_id: str, prompt_ids: list[int], params: SamplingParams) -> Sequence:
         """Put a request in the line.
@@ -113,19 +121,19 @@ class Engine:
         Raises:
             LabError: the prompt is empty, or it and the answer do not fit into the context.
         """
-        if not prompt_ids:
-            raise LabError("the prompt is empty", "at least one token")
-        sequence = Sequence(request_id, list(prompt_ids), params, self.room(len(prompt_ids), params.max_tokens))
+        sequence = Sequence(request_id, list(prompt_ids), params, self.check_prompt(prompt_ids, params))
         self.sequences[request_id] = sequence
         self._texts[request_id] = Detokenizer(self.tokenizer, params.stops)
         self._seeds[request_id] = fresh_seed() if params.seed is None else params.seed
         self.scheduler.add(sequence)
         return sequence
 
-    def abort(self, request_id: str) -> None:
-        """Forget a request and give its blocks back, if it is still there."""
-        if sequence := self.sequences.get(request_id):
+    def abort(self, request_id: str) -> bool:
+        """Forget a request and give its blocks back; whether it was still there."""
+        sequence = self.sequences.get(request_id)
+        if sequence:
             self._end(sequence, "abort")
+        return sequence is not None
 
     @property
     def unfinished(self) -> int:
@@ -133,8 +141,10 @@ class Engine:
         return self.scheduler.unfinished
 
     def step(self) -> list[StepOutput]:
-        """Compute one batch; one output for each request that has a new token."""
+        """Compute one batch, if there is anything to compute; one output for each request that has a new token."""
         chunks = self.scheduler.schedule()
+        if not chunks:
+            return []
         tokens = self.runner.run(chunks, self._seeds)
         self.scheduler.commit(chunks, tokens)
         return [self._take(sequence, token) for sequence, token in tokens.items()]

@@ -35,15 +35,15 @@ class ModelRunner:
         """Make the cache.
 
         Args:
-            attention: "kernel" for the compiled form (processor, float32 or bfloat16, blocks of a multiple of 16
-                tokens), "gather" for the readable one, "auto" for the first where it is possible.
+            attention: "kernel" for the compiled form (a processor, float32 or bfloat16, heads and blocks of a multiple
+                of 16), "gather" for the readable one, "auto" for the first where it is possible.
         """
         possible = (
             self.device.type == "cpu" and self.dtype != torch.float16 and block_size % 16 == 0
-            and self.config.head_dim % 2 == 0 and importlib.util.find_spec("numba") is not None
+            and self.config.head_dim % 16 == 0 and importlib.util.find_spec("numba") is not None
         )  # fmt: skip
         if attention == "kernel" and not possible:
-            raise LabError("the attention kernel wants a processor, fp32 or bf16, and blocks of 16, 32, ... tokens",
+            raise LabError("the attention kernel wants a processor, fp32 or bf16, heads and blocks of 16, 32, ...",
                            'attention="gather"')  # fmt: skip
         kind = Attention
         if possible and attention != "gather":

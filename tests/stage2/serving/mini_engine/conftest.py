@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_model import build, one_thread, runs, tiny_base, tokenizer  # noqa: F401 - fixtures
+from tiny_model import build, one_thread, runs, tokenizer  # noqa: F401 - fixtures
 
 from stage2_rag_finetune_deploy.serving.mini_engine import LLM, SamplingParams
 
@@ -14,6 +14,15 @@ from stage2_rag_finetune_deploy.serving.mini_engine import LLM, SamplingParams
 def greedy() -> Callable[..., SamplingParams]:
     """Parameters without chance."""
     return lambda tokens=20, **more: SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True, **more)
+
+
+@pytest.fixture(scope="session")
+def tiny_base(build, tokenizer, tmp_path_factory) -> Path:  # noqa: F811
+    """A random Llama as a folder: heads of 16, the narrowest that the kernels take."""
+    folder = tmp_path_factory.mktemp("tiny-base")
+    build(0, width=64).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

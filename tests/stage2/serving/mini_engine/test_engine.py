@@ -65,6 +65,28 @@ def test_seeded_sampling_does_not_depend_on_the_batch(engine_of):
     assert engine_of().generate(PROMPTS[0], other)[0].outputs[0].token_ids != alone
 
 
+@pytest.mark.parametrize("attention", ["gather", "kernel"])
+def test_many_ragged_requests_each_get_their_own_answer(engine_of, greedy, attention):
+    """Catches: numbers written beside a buffer, which only some neighbours notice."""
+    prompts = [f"{i} request {i * i}" for i in range(40)]
+    one_by_one = engine_of(attention="gather", max_num_seqs=1, enable_prefix_caching=False)
+    crowded = engine_of(attention=attention, max_num_seqs=8, num_blocks=18)
+    answers = [[each.outputs[0].token_ids for each in llm.generate(prompts, greedy(12))]
+               for llm in (one_by_one, crowded)]  # fmt: skip
+    assert answers[0] == answers[1]
+
+
+def test_narrow_heads_are_gathered(engine_of, greedy, build, tokenizer, tmp_path, by_transformers):
+    """Catches: a kernel that works on 16 numbers let loose on heads of 8."""
+    build(0, width=32).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    llm = engine_of(tmp_path)
+    ids = [llm.engine.encode(prompt) for prompt in PROMPTS]
+    assert [each.outputs[0].token_ids for each in llm.generate(PROMPTS, greedy())] == by_transformers(tmp_path, ids, 20)
+    with pytest.raises(LabError, match="the attention kernel wants"):
+        engine_of(tmp_path, attention="kernel")
+
+
 @pytest.fixture(scope="module")
 def qwen(tmp_path_factory, tokenizer):
     """A tiny random Qwen2: biases on query, key and value, a head of its own, another RoPE base."""
@@ -73,7 +95,7 @@ def qwen(tmp_path_factory, tokenizer):
     torch.manual_seed(3)
     folder = tmp_path_factory.mktemp("qwen")
     model = Qwen2ForCausalLM(Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=48, intermediate_size=64, num_hidden_layers=2, num_attention_heads=6,
+        vocab_size=len(tokenizer), hidden_size=96, intermediate_size=64, num_hidden_layers=2, num_attention_heads=6,
         num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=False, initializer_range=0.3,
         rope_parameters={"rope_type": "default", "rope_theta": 1e6}, eos_token_id=tokenizer.eos_token_id,
     ))  # fmt: skip
@@ -109,7 +131,8 @@ def test_an_adapter_is_merged_as_peft_does(engine_of, greedy, build, tiny_base, 
     """Catches: alpha / rank wrong, A and B the wrong way round, an adapter that is read and not used."""
     from peft import LoraConfig, get_peft_model
 
-    model = get_peft_model(build(0), LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "o_proj", "down_proj"]))
+    adapted = LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "o_proj", "down_proj"])
+    model = get_peft_model(build(0, width=64), adapted)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -142,7 +165,7 @@ def test_bfloat16_is_near_float32(engine_of, tiny_base):
 def test_too_long_and_empty_prompts(engine_of, greedy):
     """Catches: an answer cut short without a word, a request that waits for ever, blocks kept after a refusal."""
     llm = engine_of()
-    with pytest.raises(LabError, match="holds 256 tokens; the prompt has 250 and max_tokens 20"):
+    with pytest.raises(LabError, match="holds 256 tokens; the prompt has 250 and max_tokens is 20"):
         llm.generate(["fits", {"prompt_token_ids": [1] * 250}], greedy(20))
     with pytest.raises(LabError, match="the prompt is empty"):
         llm.generate([{"prompt_token_ids": []}], greedy())
