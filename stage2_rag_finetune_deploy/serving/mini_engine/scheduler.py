@@ -51,6 +51,7 @@ class Scheduler:
         self.max_num_seqs, self.max_num_batched_tokens = max_num_seqs, max_num_batched_tokens
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self.filling = True
         self.counters = Counters()
 
     @property
@@ -70,7 +71,8 @@ class Scheduler:
         the last one). In such a step nobody new comes in.
         """
         chunks: list[Chunk] = []
-        budget, index, preempted, idle = self.max_num_batched_tokens, 0, False, not self.running
+        budget, index, preempted = self.max_num_batched_tokens, 0, False
+        self.filling = not self.static or not self.running or self.filling
         while index < len(self.running) and budget:
             sequence = self.running[index]
             count = min(sequence.remaining, budget)
@@ -81,8 +83,9 @@ class Scheduler:
             else:
                 chunks.append(self._plan(sequence, count))
                 budget, index = budget - count, index + 1
-        while budget and self.waiting and not preempted and (idle or not self.static):
+        while budget and self.waiting and not preempted and self.filling:
             if len(self.running) == self.max_num_seqs or not (chunk := self._admit(budget)):
+                self.filling = not self.static  # a static batch is full once, and then only shrinks
                 break
             chunks.append(chunk)
             budget -= chunk.count

@@ -16,6 +16,12 @@ CAUGHT_BY = {
     "serving.kv_bytes_per_token": "test_memory.py::test_cache_of_qwen",
     "serving.cache_tokens": "test_memory.py::test_cache_is_vllms",
     "serving.guided_schema": "test_metrics_and_guided.py::test_it_forbids_what_the_task_forbids",
+    "serving.chain_hash": "mini_engine/test_blocks_and_scheduler.py::test_chain_hash_knows_everything_before",
+    "serving.match_prefix": "mini_engine/test_blocks_and_scheduler.py::test_a_hit_survives_until_its_place_is_needed",
+    "serving.schedule": "mini_engine/test_blocks_and_scheduler.py::test_a_shared_beginning_is_computed_once",
+    "serving.gathered_attention": "mini_engine/test_attention.py::test_gathered_attention_by_hand",
+    "serving.top_k_top_p": "mini_engine/test_sampler_and_text.py::test_top_k_then_top_p_by_hand",
+    "serving.held_back": "mini_engine/test_sampler_and_text.py::test_held_back_by_hand",
 }
 PRELOAD = [
     "data", "fastapi", "httpx", "jsonschema", "labkit.cli", "labkit.plots", "labkit.runs", "prometheus_client",
