@@ -13,8 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from labkit.device import choose_dtype
 from labkit.errors import LabError
-from stage2_rag_finetune_deploy.serving.checkpoint_folder import check_adapter, check_checkpoint, weight_files
+from stage2_rag_finetune_deploy.quantization.packing import TENSORS, from_tensors
+from stage2_rag_finetune_deploy.serving.checkpoint_folder import (
+    check_adapter,
+    check_checkpoint,
+    read_json,
+    weight_files,
+)
 
 KNOWN = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
 ADVICE = "--engine vllm, or a folder of the Llama family"
@@ -67,15 +74,22 @@ def read_config(folder: Path) -> LlamaConfig:
 def refuse_unknown_parts(raw: Mapping[str, Any], rope: Mapping[str, Any]) -> None:
     """Raise where a model of a known class is built otherwise than this engine computes."""
     kind = rope.get("rope_type", rope.get("type", "default"))
+    method = (raw.get("quantization_config") or {}).get("quant_method")
     unknown = {
         f"RoPE of type {kind}": kind != "default",
         f"activation {raw.get('hidden_act')}": raw.get("hidden_act") != "silu",
         "a bias in its feed-forward": raw.get("mlp_bias"),
         "sliding-window attention": raw.get("sliding_window") and raw.get("use_sliding_window", True),
-        "quantised weights": raw.get("quantization_config"),
+        f"weights quantised by {method}": method is not None and not is_gptq(raw),
     }
     if found := [name for name, is_there in unknown.items() if is_there]:
         raise LabError(f"the mini engine cannot compute {found[0]}", ADVICE)
+
+
+def is_gptq(raw: Mapping[str, Any]) -> bool:
+    """Whether the weights are in GPTQ's format, version 1."""
+    settings = raw.get("quantization_config") or {}
+    return settings.get("quant_method") == "gptq" and settings.get("checkpoint_format", "gptq") == "gptq"
 
 
 def eos_ids(folder: Path, raw: Mapping[str, Any]) -> tuple[int, ...]:
@@ -87,16 +101,29 @@ def eos_ids(folder: Path, raw: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def read_weights(folder: Path, adapter: Path | None = None) -> dict[str, Tensor]:
-    """All tensors by name, without the prefix `model.`; with a LoRA adapter merged into them."""
+    """All tensors by name, without the prefix `model.`; unpacked, and with a LoRA adapter merged into them."""
     from safetensors.torch import load_file
 
     weights: dict[str, Tensor] = {}
     for path in weight_files(folder, "the folder that save_pretrained wrote"):
         weights |= load_file(path)
     weights = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
+    raw = read_json(folder / "config.json", ADVICE)
+    if is_gptq(raw):
+        dequantise(weights, raw["quantization_config"]["bits"])
     if adapter is not None:
         merge_adapter(weights, adapter)
     return weights
+
+
+def dequantise(weights: dict[str, Tensor], bits: int) -> None:
+    """Packed layers (`qweight` and the others, see quantization/packing.py) become the weights they stand for.
+
+    The engine computes with those: it shows what quantising does to answers, and saves no memory.
+    """
+    for name in [name.removesuffix(".qweight") for name in weights if name.endswith(".qweight")]:
+        packed = {key: weights.pop(f"{name}.{key}") for key in TENSORS if f"{name}.{key}" in weights}
+        weights[f"{name}.weight"] = from_tensors(packed, bits, name).weights()
 
 
 def merge_adapter(weights: dict[str, Tensor], folder: Path) -> None:
@@ -129,9 +156,7 @@ def load_tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder)
 
 
-def default_dtype(name: str, device: torch.device) -> torch.dtype:
+def dtype_of(name: str, device: torch.device) -> torch.dtype:
     """`auto`, `bfloat16`, `bf16` and so on, as a dtype of torch."""
-    from labkit.device import choose_dtype
-
     short = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}.get(name, name)
     return choose_dtype(short, device)

@@ -6,7 +6,7 @@ from pathlib import Path
 from labkit.device import choose_device
 from labkit.errors import LabError
 from stage2_rag_finetune_deploy.serving.mini_engine.block_manager import BlockManager
-from stage2_rag_finetune_deploy.serving.mini_engine.checkpoint import default_dtype, load_tokenizer
+from stage2_rag_finetune_deploy.serving.mini_engine.checkpoint import dtype_of, load_tokenizer
 from stage2_rag_finetune_deploy.serving.mini_engine.detokenizer import Detokenizer
 from stage2_rag_finetune_deploy.serving.mini_engine.model_runner import ModelRunner
 from stage2_rag_finetune_deploy.serving.mini_engine.sampler import fresh_seed
@@ -66,7 +66,7 @@ class Engine:
     def __init__(self, model: str | Path, config: EngineConfig) -> None:
         device = choose_device(config.device)
         folder = Path(model)
-        self.runner = ModelRunner(folder, config.adapter, default_dtype(config.dtype, device), device)
+        self.runner = ModelRunner(folder, config.adapter, dtype_of(config.dtype, device), device)
         self.tokenizer = load_tokenizer(folder)
         self.config, self.eos_ids = config, self.runner.config.eos_ids
         longest = self.runner.config.longest

@@ -114,8 +114,35 @@ def test_qwen2_too(engine_of, greedy, qwen, by_transformers):
     assert [each.outputs[0].token_ids for each in llm.generate(PROMPTS, greedy())] == by_transformers(qwen, ids, 20)
 
 
+def test_gptq_checkpoints_are_unpacked(engine_of, greedy, build, tiny_base, tmp_path, by_transformers):
+    """Catches: codes unpacked along the other side, zeros off by one, groups taken in their order on disk."""
+    from safetensors.torch import save_file
+
+    from stage2_rag_finetune_deploy.quantization.grid import Scheme, round_to_nearest
+    from stage2_rag_finetune_deploy.quantization.packing import to_tensors
+
+    packed, plain = (shutil.copytree(tiny_base, tmp_path / name) for name in ("packed", "plain"))
+    model, tensors = build(0, width=64), {}
+    for name, parameter in model.state_dict().items():
+        if name.endswith(("q_proj.weight", "k_proj.weight", "o_proj.weight")):
+            layer = round_to_nearest(parameter, Scheme(bits=4, group=32))
+            parameter.copy_(layer.weights())
+            tensors |= {name.replace("weight", key): each.contiguous() for key, each in to_tensors(layer).items()}
+        elif name != "lm_head.weight":
+            tensors[name] = parameter.clone()
+    model.save_pretrained(plain)
+    save_file(tensors, packed / "model.safetensors", {"format": "pt"})
+    config = json.loads((packed / "config.json").read_text())
+    settings = {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": True, "desc_act": False}
+    (packed / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
+    llm = engine_of(packed)
+    ids = [llm.engine.encode(prompt) for prompt in PROMPTS]
+    tokens = [each.outputs[0].token_ids for each in llm.generate(PROMPTS, greedy())]
+    assert tokens == by_transformers(plain, ids, 20) != by_transformers(tiny_base, ids, 20)
+
+
 @pytest.mark.parametrize("change", [
-    {"architectures": ["GPT2LMHeadModel"]}, {"hidden_act": "gelu"}, {"quantization_config": {"quant_method": "gptq"}},
+    {"architectures": ["GPT2LMHeadModel"]}, {"hidden_act": "gelu"}, {"quantization_config": {"quant_method": "awq"}},
     {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}},
 ], ids=str)  # fmt: skip
 def test_what_it_cannot_compute_is_refused(engine_of, tiny_base, tmp_path, change):
