@@ -235,7 +235,7 @@ def test_killed_and_resumed(tiny_base, runs, cli):
     command = [sys.executable, "-m", "stage2_rag_finetune_deploy.alignment", *words]
     child = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
                              stderr=subprocess.DEVNULL)  # fmt: skip
-    deadline, found = time.monotonic() + 60, []
+    deadline, found = time.monotonic() + 300, []
     while not found and time.monotonic() < deadline and child.poll() is None:
         found = list(runs.glob("stage2/alignment/sft-*/checkpoint/state.pt"))
         time.sleep(0.02)

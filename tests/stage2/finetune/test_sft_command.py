@@ -58,7 +58,7 @@ def test_killed_and_resumed_is_the_same_run(cli, runs, tiny_base, tmp_path, trai
     process = subprocess.Popen([sys.executable, "-m", "stage2_rag_finetune_deploy.finetune", *map(str, words)],
                                cwd=REPOSITORY, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     pattern = {"hand": "state.pt", "trl": "checkpoint-*/trainer_state.json"}[trainer]
-    state, deadline = None, time.monotonic() + 60
+    state, deadline = None, time.monotonic() + 300
     while state is None and process.poll() is None and time.monotonic() < deadline:
         state = next(runs.glob(f"stage2/finetune/sft-*/checkpoint/{pattern}"), None)
         time.sleep(0.02)
