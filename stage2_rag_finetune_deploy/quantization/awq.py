@@ -1,9 +1,9 @@
 """AWQ: make the weights of strong inputs larger before rounding, and their inputs smaller by the same factor.
 
 A group's rounding error is about the same for all its weights; multiplying the weights of a strong input by s and
-dividing the input by s leaves the product alone and divides that input's share of the error by s. The price: the largest
-weight of the group grows, and with it the distance of the levels. So s = (mean |x|)^ratio, with the ratio of 0 to 1 that
-gives the smallest error of the outputs; no gradients, no corrections.
+dividing the input by s leaves the product alone and divides that input's share of the error by s. The price: the
+largest weight of the group grows, and with it the distance of the levels. So s = (mean |x|)^ratio, with the ratio of 0
+to 1 that gives the smallest error of the outputs; no gradients, no corrections.
 
 - the division costs nothing at run time: it is folded into what computes the inputs (a norm's gain, or the rows of the
   linear layer before)
@@ -92,7 +92,7 @@ def fold(scales: Tensor, before: nn.Module, layers: list[nn.Linear]) -> Tensor:
         if before.bias is not None:
             before.bias.div_(scales)
     else:
-        gain = before.weight.float()
+        gain = before.weight.float().clone()
         before.weight.copy_(gain / scales)
         kept = before.weight.float()
         scales = torch.where(kept == 0, scales, gain / kept)

@@ -1,7 +1,7 @@
 """A decoder, block by block: which linear layers it has, which share their inputs, and what those inputs are.
 
-Quantising a model means walking through it once. The hidden states of the whole calibration text go from block to block;
-only one block's inputs are in memory at a time.
+Quantising a model means walking through it once. The hidden states of the whole calibration text go from block to
+block; only one block's inputs are in memory at a time.
 """
 
 from collections.abc import Callable, Iterator
@@ -108,8 +108,9 @@ def first_inputs(model: Any, ids: Tensor) -> tuple[Tensor, dict[str, Any]]:
 
 
 def run_block(
-    block: nn.Module, hidden: Tensor, arguments: dict[str, Any], on_inputs: Callable[[Group, Tensor], None] | None = None
-) -> Tensor:
+    block: nn.Module, hidden: Tensor, arguments: dict[str, Any],
+    on_inputs: Callable[[Group, Tensor], None] | None = None,
+) -> Tensor:  # fmt: skip
     """One block's outputs (B, T, C).
 
     Args:

@@ -37,10 +37,9 @@ def calibration_ids(
     ids = tokenizer(text, add_special_tokens=False, return_tensors="pt", verbose=False)["input_ids"][0]
     pieces = len(ids) // length
     if pieces < samples:
-        advice = f"--samples {pieces} or a longer text" if pieces else f"--length {max(1, len(ids) // 8)} or a longer text"
-        raise LabError(
-            f"the calibration text {name} has {len(ids):,} tokens, {samples} x {length} are wanted", advice
-        )
+        smaller = f"--samples {pieces}" if pieces else f"--samples 1 --length {max(1, len(ids))}"
+        raise LabError(f"the calibration text {name} has {len(ids):,} tokens, {samples} x {length} are wanted",
+                       f"{smaller}, or a longer text")  # fmt: skip
     chosen = torch.randperm(pieces, generator=torch.Generator().manual_seed(seed))[:samples].sort().values
     return ids[: pieces * length].view(pieces, length)[chosen]
 
@@ -56,5 +55,5 @@ def read_text(name: str, split: str) -> str:
     try:
         return Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "is no text of the catalog and no file"
-        raise LabError(f"{name} {reason}", f"--calibration {WIKITEXT}, or a UTF-8 file") from None
+        reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "no text of the catalog and no file"
+        raise LabError(f"{name} is {reason}", f"--calibration {WIKITEXT}, or a UTF-8 file") from None

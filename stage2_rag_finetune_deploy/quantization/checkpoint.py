@@ -156,6 +156,22 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
+def check_whole(folder: Path) -> None:
+    """Look at the files of a checkpoint without reading their tensors.
+
+    Raises:
+        LabError: one is missing or cut off.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for file in weight_files(folder):
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise LabError(f"{file} is cut off or no safetensors file ({error})", "that model's folder again") from None
+
+
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """All tensors of a checkpoint.
 

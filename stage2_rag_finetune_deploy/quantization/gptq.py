@@ -40,7 +40,8 @@ def gptq(weight: Tensor, hessian: Tensor, scheme: Scheme, order: str = "group", 
     """
     rows, width = weight.shape
     size = scheme.columns(width)
-    hessian, columns = hessian.clone(), weight.detach().float().T.clone()  # (in, out): an input is one stretch of memory
+    columns = weight.detach().float().T.clone()  # (in, out): an input is one stretch of memory
+    hessian = hessian.clone()
     silent = hessian.diagonal() == 0  # inputs that were never anything but zero: any weight would do
     hessian.diagonal()[silent] = 1
     columns[silent] = 0

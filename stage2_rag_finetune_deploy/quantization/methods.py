@@ -1,8 +1,8 @@
 """RTN, GPTQ, AWQ and NF4 on a whole model: the method is one word, all else is the same.
 
-Each takes a model and leaves it with the quantised values in its own weights ("simulated": same shapes, same dtype, only
-the values are on the grid), so that quality can be measured before anything is packed. What it returns is what packing.py
-and checkpoint.py write.
+Each takes a model and leaves it with the quantised values in its own weights ("simulated": same shapes, same dtype,
+only the values are on the grid), so that quality can be measured before anything is packed. What it returns is what
+packing.py and checkpoint.py write.
 
     rtn     no data
     nf4     no data; the codes of the lab finetune
@@ -159,7 +159,8 @@ def take_apart(group: Group, whole: Quantised) -> Layers:
     found: Layers = {}
     pieces = zip(*(part.split(group.heights) for part in (whole.codes, whole.scales, whole.zeros)), strict=True)
     for name, layer, (codes, scales, zeros) in zip(group.names, group.layers, pieces, strict=True):
-        found[name] = Quantised(codes, scales, zeros, whole.group_of.clone(), whole.bits)  # a file keeps no tensor twice
+        group_of = whole.group_of.clone()  # a file keeps no tensor for two layers
+        found[name] = Quantised(codes, scales, zeros, group_of, whole.bits)
         layer.weight.copy_(found[name].weights())
     return found
 

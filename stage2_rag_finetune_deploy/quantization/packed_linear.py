@@ -1,8 +1,8 @@
 """Linear layers that stay packed in memory, and the kernels that multiply by them.
 
-With one token at a time a matrix is read once for one row of products: the time is that of reading it, and a matrix of a
-quarter of the size takes a quarter of the time, if the kernel unpacks as fast as memory delivers. With many tokens at
-once the time is that of multiplying, and unpacking is extra work: then the matrix is unpacked into bfloat16 for the
+With one token at a time a matrix is read once for one row of products: the time is that of reading it, and a matrix
+of a quarter of the size takes a quarter of the time, if the kernel unpacks as fast as memory delivers. With many tokens
+at once the time is that of multiplying, and unpacking is extra work: then the matrix is unpacked into bfloat16 for the
 fast product. So each layer has two ways.
 
     int4   aten::_weight_int4pack_mm_for_cpu   4 bits, neighbours in groups of 32 to 256, bfloat16 on a CPU
@@ -19,9 +19,9 @@ from torch.nn.functional import linear
 from stage2_rag_finetune_deploy.quantization.grid import Quantised
 from stage2_rag_finetune_deploy.quantization.packing import from_tensors, to_tensors
 
-MANY = {"aten int4pack_mm": 256, "aten int8pack_mm": 48}  # tokens at once from which unpacking first is faster (NOTES.md)
 INT4_GROUPS = (32, 64, 128, 256)
 INT4, INT8, UNPACK = "aten int4pack_mm", "aten int8pack_mm", "unpack + bf16 linear"
+MANY = {INT4: 256, INT8: 48}  # tokens at once from which unpacking first is faster (NOTES.md)
 
 
 class PackedLinear(nn.Module):

@@ -84,8 +84,8 @@ def from_tensors(tensors: dict[str, Tensor], bits: int, name: str = "a layer") -
         raise LabError(f"{name} has no {missing[0]}", "quantise the model again")
     words, zeros, scales, group_of = (tensors[key] for key in TENSORS)
     width, rows, groups = words.shape[0] * WORD // bits, words.shape[1], scales.shape[0]
-    fits = group_of.shape == (width,) and scales.shape == (groups, rows) and zeros.shape == (groups, rows * bits // WORD)
-    if not fits or int(group_of.max()) >= groups:
+    shapes = [scales.shape, zeros.shape, group_of.shape]
+    if shapes != [(groups, rows), (groups, rows * bits // WORD), (width,)] or int(group_of.max()) >= groups:
         raise LabError(f"the tensors of {name} do not belong together", "quantise the model again")
     codes = unpack(words, bits).T.contiguous()
     zero = (unpack(zeros.T.contiguous(), bits).long() + 1) & (2**bits - 1)  # (out, groups)

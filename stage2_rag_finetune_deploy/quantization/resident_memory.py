@@ -1,13 +1,14 @@
-"""How much memory a checkpoint takes when it is loaded: python -m stage2_rag_finetune_deploy.quantization.resident_memory
+"""How much memory a checkpoint takes when it is loaded: python -m ...quantization.resident_memory FOLDER
 
-In a process of its own, because a process that has freed memory before fills that first. The figure is the growth of its
-resident memory from before the model is loaded to after it has written a token.
+In a process of its own, because a process that has freed memory before fills that first. The figure is the growth of
+its resident memory from before the model is loaded to after it has written a token.
 """
 
 import ctypes
 import gc
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import psutil
@@ -26,7 +27,7 @@ def resident_memory(folder: Path) -> int:
     )
     if done.returncode:
         reason = (done.stderr.strip() or "no reason").splitlines()[-1]
-        raise LabError(f"{folder} could not be loaded in a process of its own: {reason}", "less memory in use elsewhere")
+        raise LabError(f"{folder} could not be loaded in a process of its own: {reason}", "other programs closed")
     return int(done.stdout.split()[-1])
 
 
@@ -46,7 +47,8 @@ def main(folder: str) -> None:
     from stage2_rag_finetune_deploy.quantization.speed import decode_rate
 
     torch.set_num_threads(1)
-    import transformers.models.auto.modeling_auto  # noqa: F401 - what is imported now is not the model's
+    for name in ("bitsandbytes", "safetensors.torch", "transformers.models.llama.modeling_llama"):
+        import_module(name)  # what is loaded before is not counted as the model's
 
     before = now()
     model, _ = load_packed(folder)

@@ -1,7 +1,7 @@
 """A quantised checkpoint back in a model: multiplied out (`dense`), or packed with the kernels of packed_linear.py.
 
-`load_dense` is for measuring quality, and for engines that know no quantisation: the values are those of the checkpoint,
-whichever kernel will multiply by them. `load_packed` is for memory and speed.
+`load_dense` is for measuring quality, and for engines that know no quantisation: the values are those of the
+checkpoint, whichever kernel will multiply by them. `load_packed` is for memory and speed.
 """
 
 import json
@@ -15,7 +15,7 @@ from labkit.device import choose_dtype
 from labkit.errors import LabError
 from stage2_rag_finetune_deploy.finetune.base_model import load_placed
 from stage2_rag_finetune_deploy.finetune.nf4 import NF4, EightBit, dequantise_nf4
-from stage2_rag_finetune_deploy.quantization.checkpoint import nf4_tensors, read_tensors, stored_dtype, weight_files
+from stage2_rag_finetune_deploy.quantization.checkpoint import check_whole, nf4_tensors, read_tensors, stored_dtype
 from stage2_rag_finetune_deploy.quantization.grid import Quantised
 from stage2_rag_finetune_deploy.quantization.packed_linear import PackedLinear
 from stage2_rag_finetune_deploy.quantization.packing import TENSORS, from_tensors
@@ -32,8 +32,9 @@ def load_dense(folder: str | Path, device: str = "auto", dtype: str = "auto") ->
     """
     folder = Path(folder)
     if method_of(folder) is None:
-        weight_files(folder)
-        return load_placed(folder, device, dtype)
+        check_whole(folder)
+        model, tokenizer = load_placed(folder, device, dtype)
+        return model.requires_grad_(False), tokenizer
     model, tokenizer = skeleton(folder, choose_dtype(dtype, "cpu"))
     layers, plain = take_layers(folder)
     for name, layer in layers.items():
@@ -161,7 +162,8 @@ def fill(model: Any, tensors: dict[str, Tensor], folder: Path, packed: bool = Fa
     Raises:
         LabError: some are missing, or there are some that the model does not have.
     """
-    tensors = {name: value.to(model.dtype) for name, value in tensors.items()}
+    # copies: a tensor that lies in the mapped file would keep all of the file in memory
+    tensors = {name: value.to(model.dtype, copy=True) for name, value in tensors.items()}
     missing, unexpected = model.load_state_dict(tensors, strict=False, assign=True)
     model.tie_weights()
     tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()

@@ -46,4 +46,4 @@ def baseline_label(folder: Path) -> str:
         base = json.loads((folder.parent / "report.json").read_text(encoding="utf-8"))["config"]["base"]
     except (OSError, ValueError, KeyError):
         return "BF16"
-    return "BF16 (tuned, from dequantised Q4_1)" if base is None and packaged else "BF16"
+    return "BF16 (dequantised Q4_1, tuned)" if base is None and packaged else "BF16"

@@ -6,7 +6,7 @@ import shutil
 import torch
 
 from labkit.timing import Timer
-from stage2_rag_finetune_deploy.quantization.checkpoint import weight_files
+from stage2_rag_finetune_deploy.quantization.checkpoint import check_whole
 from stage2_rag_finetune_deploy.quantization.libraries.child import free
 from stage2_rag_finetune_deploy.quantization.libraries.interface import Task
 
@@ -19,7 +19,7 @@ def quantise(task: Task) -> float:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    weight_files(task.source)
+    check_whole(task.source)
     config = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,

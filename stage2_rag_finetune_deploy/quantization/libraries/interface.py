@@ -1,8 +1,8 @@
 """One interface for everything that can quantise a folder: the code of this lab, and three libraries.
 
     by-hand        rtn, gptq, awq, nf4     this environment
-    gptqmodel      gptq                    `.venv-serve`; the maintained successor of AutoGPTQ, same checkpoint format
-    auto-gptq      gptq                    an environment of its own with CUDA; archived, refuses to quantise without a GPU
+    gptqmodel      gptq                    `.venv-serve`; the maintained successor of AutoGPTQ, same format
+    auto-gptq      gptq                    an environment of its own; archived, quantises only with CUDA
     bitsandbytes   nf4                     this environment
 """
 
