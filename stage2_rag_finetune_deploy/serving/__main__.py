@@ -1,10 +1,11 @@
-"""python -m stage2_rag_finetune_deploy.serving serve | deploy | load-test | compare | guided | metrics | memory"""
+"""python -m stage2_rag_finetune_deploy.serving serve | deploy | compare | bench | load-test | guided | metrics | ..."""
 
 import sys
 
 from labkit.cli import Command, lab_main
 from labkit.errors import guarded
 from stage2_rag_finetune_deploy.serving import (
+    bench_command,
     compare_command,
     deploy_command,
     guided_command,
@@ -13,6 +14,7 @@ from stage2_rag_finetune_deploy.serving import (
     metrics_command,
     serve_command,
 )
+from stage2_rag_finetune_deploy.serving.mini_engine import figures_command
 
 COMMANDS = [
     Command("serve", "a checkpoint behind the OpenAI-compatible API, until Ctrl-C", serve_command.ServeConfig,
@@ -21,6 +23,8 @@ COMMANDS = [
             deploy_command.run_deploy, deploy_command.PRESETS),
     Command("compare", "static batches, the engine by hand, vLLM, vLLM in 4 bits", compare_command.CompareConfig,
             compare_command.run_compare, compare_command.PRESETS),
+    Command("bench", "engines without HTTP: static batches, by hand, vLLM", bench_command.BenchConfig,
+            bench_command.run_bench, bench_command.PRESETS),
     Command("load-test", "any server at growing rates: latencies, goodput, its limit", load_test_command.LoadTestConfig,
             load_test_command.run_load_test, load_test_command.PRESETS),
     Command("guided", "answers held to the labels' schema (vLLM), base and adapter", guided_command.GuidedConfig,
@@ -28,6 +32,8 @@ COMMANDS = [
     Command("metrics", "what a running server counts", metrics_command.MetricsConfig, metrics_command.run_metrics),
     Command("memory", "does it fit? weights and KV cache by arithmetic", memory_command.MemoryConfig,
             memory_command.run_memory),
+    Command("figures", "block table over time; the batch under both schedules", figures_command.FiguresConfig,
+            figures_command.run_figures, figures_command.PRESETS),
 ]  # fmt: skip
 
 
