@@ -1,7 +1,7 @@
 """Sixteen numbers at once: the few vector operations that the attention kernel is built from, as code for LLVM.
 
 Numba compiles loops and leaves it to LLVM to find the vectors in them. In attention it did not find them: a tile of 16
-keys took 2.1 us, written with these 0.4 (NOTES.md). A `Lanes` object adds instructions to a function that Numba is
+keys took 1.2 us, written with these 0.2 (NOTES.md). A `Lanes` object adds instructions to a function that Numba is
 compiling; nothing here runs at the time of a request.
 """
 
