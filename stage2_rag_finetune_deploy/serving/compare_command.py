@@ -45,6 +45,7 @@ class CompareConfig:
     requests: int = option(32, "requests, all at once")
     prompt_words: str = option("12-96", "shortest and longest prompt, in words")
     new_tokens: str = option("16-192", "shortest and longest answer, in tokens")
+    concurrency: int = option(0, "at most so many at once, to the servers; 0 is all of them")
     batch: int = option(8, "requests of a static batch")
     warm_up: int = option(4, "requests to each server that are not counted")
     patience: float = option(90.0, "seconds until a server has to be healthy")
@@ -71,6 +72,7 @@ class Row:
 def run_compare(config: CompareConfig, preset: str) -> None:
     """Measure every engine that is there; table, figure, report."""
     require_at_least(config, 1, "requests", "batch")
+    require_at_least(config, 0, "concurrency", "warm_up")
     spans = read_span("--prompt-words", config.prompt_words), read_span("--new-tokens", config.new_tokens)
     model = config.model or data.fetch(BASE)
     check_checkpoint(model)
@@ -185,7 +187,8 @@ def measure_server(
         if warm:
             asyncio.run(run_load(server.url, NAME, warm, None, 120, lambda record: None))
         with progress(total=len(requests), description=name) as bar:
-            records = asyncio.run(run_load(server.url, NAME, requests, None, 120, lambda record: bar.advance()))
+            load = run_load(server.url, NAME, requests, config.concurrency or None, 120, lambda record: bar.advance())
+            records = asyncio.run(load)
         return records, server.seconds_to_ready
 
 
@@ -211,9 +214,10 @@ def show(rows: Sequence[Row], config: CompareConfig) -> None:
             milliseconds(s.itl), milliseconds(s.end_to_end), f"{row.ready:.1f}",
         )  # fmt: skip
     console.print(table)
+    together = config.concurrency or "all"
     console.print(
-        f"{config.requests} requests at once, {config.new_tokens} new tokens each; P50 / P95 / P99; x: times the first "
-        "row; static batches deliver whole answers", markup=False, style="dim", soft_wrap=True,
+        f"{config.requests} requests, {together} at once, {config.new_tokens} new tokens each; P50 / P95 / P99; x: times "
+        "the first row; static batches deliver whole answers", markup=False, style="dim", soft_wrap=True,
     )  # fmt: skip
 
 
