@@ -88,9 +88,9 @@ def make_workload(folder: Path, lengths: list[Lengths], seed: int) -> Workload:
 
 def time_static(work: Workload, config: BenchConfig, on_answer: Callable[[int], None]) -> Timing:
     """transformers' generate: batches in the order of arrival, padded on the left, each to its longest answer."""
-    from transformers import AutoModelForCausalLM
+    from stage2_rag_finetune_deploy.finetune.base_model import load_base
 
-    model = AutoModelForCausalLM.from_pretrained(work.model, dtype=choose_dtype(config.dtype, "cpu")).eval()
+    model, _ = load_base(work.model, choose_dtype(config.dtype, "cpu"))
     tokens: list[list[int]] = []
 
     def generate(prompts: list[list[int]], longest: int) -> torch.Tensor:

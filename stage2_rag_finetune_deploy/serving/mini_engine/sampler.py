@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stage2_rag_finetune_deploy.serving.mini_engine.sequence import Sequence
 
-CANDIDATES = 256  # sorting 49,152 logits is slow; the largest few nearly always hold what top-p keeps
+CANDIDATES = (256, 4096)  # sorting 49,152 logits is slow; the largest few nearly always hold what top-p keeps
 MASK = (1 << 64) - 1
 
 
@@ -69,7 +69,7 @@ def draw(logits: Tensor, sequences: Rows[Sequence], chance: Rows[float]) -> list
     where = torch.tensor(chance, dtype=torch.float64, device=logits.device)[:, None]
     if not bool((top_k < size).any() or (top_p < 1).any()):
         return pick(logits.softmax(-1), where)[:, 0].tolist()
-    for width in sorted({min(CANDIDATES, size), size}):
+    for width in sorted({min(width, size) for width in (*CANDIDATES, size)}):
         largest, ids = logits.topk(width)
         probs = (largest - logits.logsumexp(-1, keepdim=True)).exp()  # (R, width) of the whole distribution
         kept, enough = keep(probs, top_k, top_p)

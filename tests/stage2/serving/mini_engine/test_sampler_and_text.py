@@ -31,7 +31,7 @@ def test_what_lies_below_the_largest_is_looked_up_when_it_is_wanted(monkeypatch)
     """Catches: top-p over the first 256 of 49,152 tokens only, where the distribution is flat."""
     logits = torch.zeros(1, 2000)
     one_row = [SimpleNamespace(params=SamplingParams(top_p=0.9))]
-    monkeypatch.setattr(sampler, "CANDIDATES", 4)
+    monkeypatch.setattr(sampler, "CANDIDATES", (4,))
     drawn = {draw(logits, one_row, [chance / 50])[0] for chance in range(50)}
     assert len(drawn) == 50
     assert not keep(torch.full((1, 4), 0.0005), one(2000), one(0.9))[1]
