@@ -216,8 +216,8 @@ def show(rows: Sequence[Row], config: CompareConfig) -> None:
     console.print(table)
     together = config.concurrency or "all"
     console.print(
-        f"{config.requests} requests, {together} at once, {config.new_tokens} new tokens each; P50 / P95 / P99; x: times "
-        "the first row; static batches deliver whole answers", markup=False, style="dim", soft_wrap=True,
+        f"{config.requests} requests, {together} at once, {config.new_tokens} new tokens each; P50 / P95 / P99; x: "
+        "times the first row; static batches deliver whole answers", markup=False, style="dim", soft_wrap=True,
     )  # fmt: skip
 
 
