@@ -14,11 +14,13 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
+from fastapi.testclient import TestClient
 
 from stage2_rag_finetune_deploy.serving.mini_engine.async_engine import AsyncEngine
 from stage2_rag_finetune_deploy.serving.mini_engine.engine import Engine, EngineConfig
 from stage2_rag_finetune_deploy.serving.mini_engine.engine_metrics import EngineMetrics
-from stage2_rag_finetune_deploy.serving.openai_server import ServedModel, make_app
+from stage2_rag_finetune_deploy.serving.openai_server import ServedModel, load_models, make_app
+from stage2_rag_finetune_deploy.serving.vllm_command import Serving
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SHA = "ab" * 32
@@ -228,6 +230,43 @@ def test_a_client_that_leaves_frees_its_blocks_within_one_step(server, monkeypat
     wait_until(lambda: freed)
     assert freed[0][0] - asked[0] <= 1 and freed[0][1] == free
     assert engine.unfinished == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_bug_in_a_step_reaches_every_client(tiny_base, monkeypatch):
+    """Catches: a dead engine behind a server that says it is healthy, and clients that wait for it for ever."""
+    with closing(Running(tiny_base)) as server:
+        monkeypatch.setattr(server.engine.engine, "step", lambda: 1 / 0)
+        with httpx.Client(base_url=server.url, timeout=10, trust_env=False) as client:
+            streamed, done = events(client.post("/v1/completions", json=body(stream=True)).text)
+            assert "ZeroDivisionError" in streamed[-1]["error"]["message"] and not done
+            reply = client.post("/v1/completions", json=body())
+            assert reply.status_code == client.get("/health").status_code == 503
+            assert "the engine failed" in reply.json()["error"]["message"]
+
+
+def test_an_adapter_beside_the_base(tiny_base, build, tmp_path):
+    """Catches: the adapter's name answered by the base, or the base changed by the adapter; two models of one hash."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(build(0), LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "down_proj"]))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(tmp_path)
+    adapters, texts = {"tuned": tmp_path}, {}
+    models = load_models(Serving(tiny_base, {}, "base", adapters=adapters, max_model_len=128, dtype="fp32"))
+    with TestClient(make_app(models)) as client:
+        listed = {each["id"]: each for each in client.get("/v1/models").json()["data"]}
+        assert list(listed)[::2] == ["base", "tuned"] and listed["tuned"]["parent"] == "base"
+        assert len({each["sha256"] for each in listed.values()}) == 2
+        for name in listed:
+            texts[name] = client.post("/v1/completions", json=body(model=name)).json()["choices"][0]["text"]
+        assert len(set(texts.values())) == 2 and texts["base"] != texts["tuned"]
+        figures = client.get("/metrics").text
+        for name in ("base", "tuned"):
+            assert f'vllm:generation_tokens_total{{engine="0",model_name="{name}"}} 24.0' in figures
 
 
 @pytest.fixture
