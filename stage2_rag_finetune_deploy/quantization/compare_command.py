@@ -49,8 +49,8 @@ class CompareConfig:
     samples: int = option(32, "pieces of the calibration text")
     length: int = option(256, "tokens of a piece")
     ratios: int = option(20, "AWQ: how many ratios are tried")
-    test_tokens: int = option(16_384, "tokens of WikiText-2's test part")
-    questions: int = option(150, "test utterances of the customer-service task; 0 leaves it out")
+    test_tokens: int = option(12_288, "tokens of WikiText-2's test part")
+    questions: int = option(100, "test utterances of the customer-service task; 0 leaves it out")
     new_tokens: int = option(60, "longest reply to one")
     rounds: int = option(6, "timed rounds, in which all rows take turns")
     prompt: int = option(256, "tokens of the prompt whose prefill is timed")
@@ -62,7 +62,8 @@ class CompareConfig:
 PRESETS = {
     "smoke": CompareConfig(samples=4, length=32, ratios=2, test_tokens=512, questions=2, new_tokens=4, rounds=2,
                            prompt=32, decode=2, processes=False),
-    "cpu": CompareConfig(samples=16, ratios=6, test_tokens=4096, questions=40, new_tokens=40, rounds=4, decode=12),
+    "cpu": CompareConfig(samples=16, ratios=6, test_tokens=3072, questions=32, new_tokens=40, rounds=5, decode=12,
+                         processes=False),
     "study": CompareConfig(gptqmodel=True),
 }  # fmt: skip
 
@@ -116,7 +117,7 @@ def show_table(results: Results, label: str, seed: int) -> None:
     full = results[FULL]
     quality = Table(box=None, pad_edge=False, title="quality", title_justify="left")
     for heading in ("", "perplexity", f"to {FULL} (95 %)", "exact match (95 %)", "quantised in"):
-        quality.add_column(heading, justify="right" if heading else "left", no_wrap=not heading)
+        quality.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     cost = Table(box=None, pad_edge=False, title="cost", title_justify="left")
     for heading in ("", "MB on disk", "resident", "prefill tok/s", "decode tok/s", "kernel"):
         cost.add_column(heading, justify="right" if heading not in ("", "kernel") else "left")
@@ -124,8 +125,8 @@ def show_table(results: Results, label: str, seed: int) -> None:
         ratio, low, high = ratio_interval(each.losses, full.losses, seed)
         exact = percent_with_interval(each.exact, seed) if each.exact else "-"
         seconds = human_seconds(each.seconds) if each.row.method else "-"
-        quality.add_row(label if name == FULL else name, f"{perplexity(each.losses):.2f}",
-                        f"{ratio:.3f} ({low:.3f} to {high:.3f})" if name != FULL else "1", exact, seconds)  # fmt: skip
+        relative = f"{ratio:.2f} ({low:.2f} to {high:.2f})" if name != FULL else "1"
+        quality.add_row(label if name == FULL else name, f"{perplexity(each.losses):.2f}", relative, exact, seconds)
         cost.add_row(name, f"{each.disk / 1e6:.0f}", f"{each.resident / 1e6:.0f}", f"{np.median(each.prefill):.0f}",
                      f"{np.median(each.decode):.1f}", each.kernel)  # fmt: skip
     console.print(quality)

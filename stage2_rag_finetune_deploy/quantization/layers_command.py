@@ -36,7 +36,7 @@ class LayersConfig:
     blocks: str = option("0,9,19,29", "numbers of blocks, with commas")
     bits: int = option(3, "of a weight: 2, 3, 4 or 8")
     group: int = option(64, "inputs that share a scale; -1 is the whole row")
-    samples: int = option(64, "pieces of each of the two texts")
+    samples: int = option(32, "pieces of each of the two texts")
     length: int = option(256, "tokens of a piece")
     picture: str = option("mlp.up_proj", "the layer of the first block named whose Hessian is drawn")
     seed: int = option(1, "of the draw of the pieces")

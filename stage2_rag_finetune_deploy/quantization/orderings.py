@@ -17,7 +17,8 @@ from stage1_foundations.embeddings.bootstrap import over_repetitions, paired_boo
 from stage2_rag_finetune_deploy.quantization.perplexity import ratio_interval
 
 HELD, REVERSED, UNDECIDED = "held", "reversed", "undecided"
-SAME = 0.02  # relative: sizes nearer than this are "about equal"
+SAME = 0.05  # relative: sizes nearer than this are "about equal"
+REPEAT = 0.02  # relative: resident memory, measured again, is the same within this
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def speed_step(names: tuple[str, str], first: Sequence[float], second: Sequence[
 
 
 def size_step(names: tuple[str, str], first: float, second: float, about_equal: bool = False) -> Step:
-    """First larger than second, or about equal. Sizes are counted, not sampled: the interval has no width."""
+    """First larger than second, or about equal; REPEAT on both sides stands for an interval."""
     ratio = first / second
-    return Step(f"{names[0]} {'~' if about_equal else '>'} {names[1]}", ratio, ratio, ratio, about_equal=about_equal)
+    says = f"{names[0]} {'~' if about_equal else '>'} {names[1]}"
+    return Step(says, ratio, ratio * (1 - REPEAT), ratio * (1 + REPEAT), about_equal=about_equal)

@@ -89,4 +89,5 @@ def from_tensors(tensors: dict[str, Tensor], bits: int, name: str = "a layer") -
         raise LabError(f"the tensors of {name} do not belong together", "quantise the model again")
     codes = unpack(words, bits).T.contiguous()
     zero = (unpack(zeros.T.contiguous(), bits).long() + 1) & (2**bits - 1)  # (out, groups)
-    return Quantised(codes, scales.T.float().contiguous(), zero.to(torch.uint8), group_of, bits)
+    # a copy: a tensor that lies in a mapped file would keep all of the file in memory
+    return Quantised(codes, scales.T.float().contiguous(), zero.to(torch.uint8), group_of.clone(), bits)

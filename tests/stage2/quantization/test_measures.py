@@ -94,7 +94,7 @@ def test_verdicts_by_hand():
     assert Step("a > b", 1.2, 1.1, 1.3, better_below=True).verdict == REVERSED
     assert Step("a > b", 0.0, 0.0, 0.0, neutral=0.0).verdict == UNDECIDED
     assert Step("a ~ b", 1.01, 1.01, 1.01, about_equal=True).verdict == HELD
-    assert Step("a ~ b", 1.1, 1.05, 1.2, about_equal=True).verdict == REVERSED
+    assert Step("a ~ b", 1.1, 1.06, 1.2, about_equal=True).verdict == REVERSED
     assert Step("a ~ b", 1.0, 0.9, 1.1, about_equal=True).verdict == UNDECIDED
 
 
@@ -115,7 +115,8 @@ def test_steps_of_what_was_measured():
     slow = np.array([10.0, 20, 40])  # the machine's speed changed from round to round, the ratio did not
     assert speed_step(names, slow * [1.2, 1.21, 1.19], slow).verdict == HELD
     assert speed_step(names, [1.2], [1.0]).verdict == UNDECIDED
-    assert size_step(names, 100, 101).verdict == REVERSED
+    assert size_step(names, 100, 110).verdict == REVERSED
+    assert size_step(names, 102, 101).verdict == UNDECIDED
     assert size_step(names, 100, 101, about_equal=True).verdict == HELD
 
 
