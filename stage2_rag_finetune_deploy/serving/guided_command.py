@@ -42,7 +42,7 @@ class GuidedConfig:
     adapter: Path | None = option(None, "a LoRA adapter; none is that of the newest `finetune sft`")
     language: str = option("en", "of the questions", choices=("en", "zh"))
     questions: int = option(48, "test utterances")
-    max_tokens: int = option(160, "of an answer; one that is longer is cut, and then is no label")
+    max_tokens: int = option(320, "of an answer; one that is longer is cut, and then is no label")
 
 
 PRESETS = {

@@ -26,11 +26,11 @@ class LoadTestConfig:
 
     url: str = option("http://127.0.0.1:8000", "the server")
     model: str | None = option(None, "one of its models; none is the first")
-    rates: str = option("0.5,1,2,3,4,inf", "requests a second, one test for each; inf is all at once")
-    requests: int = option(32, "requests of each test")
+    rates: str = option("2,4,8,12,16,inf", "requests a second, one test for each; inf is all at once")
+    requests: int = option(64, "requests of each test; more than the server computes at once, or nobody waits")
     concurrency: int = option(0, "at most so many at once; 0 is no limit: an open loop")
     prompt_words: str = option("16-96", "shortest and longest prompt, in words")
-    new_tokens: str = option("16-192", "shortest and longest answer, in tokens")
+    new_tokens: str = option("16-64", "shortest and longest answer, in tokens")
     warm_up: int = option(4, "requests before the first test that are not counted")
     ttft_limit: float = option(2.0, "seconds to the first token that a user accepts (goodput)")
     itl_limit: float = option(0.2, "seconds between tokens that a user accepts (goodput)")
@@ -40,7 +40,7 @@ class LoadTestConfig:
 
 PRESETS = {
     "smoke": LoadTestConfig(rates="4,inf", requests=4, prompt_words="4-8", new_tokens="2-6", warm_up=1),
-    "cpu": LoadTestConfig(rates="1,inf", requests=16, new_tokens="16-64", warm_up=2),
+    "cpu": LoadTestConfig(rates="4,inf", requests=40, warm_up=2),
     "study": LoadTestConfig(),
     "gpu": LoadTestConfig(rates="1,4,16,64,inf", requests=200, prompt_words="64-1024", new_tokens="64-512"),
 }
