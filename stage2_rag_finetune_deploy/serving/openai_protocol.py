@@ -178,6 +178,7 @@ class Writer:
     def __init__(self, request_id: str, model: str, chat: bool) -> None:
         self.chat = chat
         name = f"{'chatcmpl' if chat else 'cmpl'}-{request_id}"
+        self._usual: list[str] = []
         self.head = {"id": name, "created": int(time.time()), "model": model}
 
     def whole(self, text: str, reason: str, cause: str | int | None, usage: Usage) -> dict[str, Any]:
@@ -188,7 +189,13 @@ class Writer:
         return {**self.head, "object": kind, "choices": [choice], "usage": usage.body()}
 
     def piece(self, text: str, reason: str | None = None, cause: str | int | None = None, first: bool = False) -> str:
-        """An event with some more text."""
+        """An event with some more text. Most differ in nothing but the text; the rest of those is written once."""
+        if reason is None and not first:
+            self._usual = self._usual or self._piece("\0", None, None, False).split(json.dumps("\0"))
+            return json.dumps(text, ensure_ascii=False).join(self._usual)
+        return self._piece(text, reason, cause, first)
+
+    def _piece(self, text: str, reason: str | None, cause: str | int | None, first: bool) -> str:
         role = {"role": "assistant"} if first else {}
         said = {"delta": {**role, "content": text}} if self.chat else {"text": text}
         return self._event([{"index": 0, **said, "logprobs": None, "finish_reason": reason, "stop_reason": cause}])

@@ -37,10 +37,17 @@ class Stream:
     arrived: float = field(default_factory=time.monotonic)
     last: float | None = None  # when its last token came
 
-    def give(self, output: StepOutput | EngineStopped) -> None:
-        """Hand an output to the reader, from another thread."""
+
+def give(pairs: list[tuple[Stream, StepOutput | EngineStopped]]) -> None:
+    """Hand outputs to their readers, from another thread: one call for each event loop, because each wakes it up."""
+
+    def put(some: list[tuple[Stream, StepOutput | EngineStopped]]) -> None:
+        for stream, output in some:
+            stream.outputs.put_nowait(output)
+
+    for loop in {stream.loop for stream, _ in pairs}:
         with suppress(RuntimeError):  # the loop is closed: nobody reads any more
-            self.loop.call_soon_threadsafe(self.outputs.put_nowait, output)
+            loop.call_soon_threadsafe(put, [pair for pair in pairs if pair[0].loop is loop])
 
 
 class AsyncEngine:
@@ -116,8 +123,7 @@ class AsyncEngine:
         """End all open requests with `reason`, and the thread."""
         with self._changed:
             self.stopped = self.stopped or EngineStopped(reason)
-            for stream in self._streams.values():
-                stream.give(self.stopped)
+            give([(stream, self.stopped) for stream in self._streams.values()])
             self._streams.clear()
             self._changed.notify()
         if wait:
@@ -149,16 +155,16 @@ class AsyncEngine:
     def _deliver(self, outputs: list[StepOutput]) -> None:
         """Give each stream its output, and count."""
         now = time.monotonic()
-        for output in outputs:
-            with self._changed:
-                stream = self._streams.get(output.request_id)
+        with self._changed:
+            found = [(self._streams.get(output.request_id), output) for output in outputs]
+            for output in outputs:
                 if output.finish_reason:
                     self._streams.pop(output.request_id, None)
-            if stream is None:
-                continue  # its reader left during the step
+        pairs = [(stream, output) for stream, output in found if stream]  # the others' readers left during the step
+        for stream, output in pairs:
             self.metrics.token(now, stream.arrived, stream.last)
             stream.last = now
             if output.finish_reason:
                 self.metrics.ended(output.finish_reason, now - stream.arrived, len(stream.prompt_ids))
-            stream.give(output)
         self.metrics.state(self.engine.scheduler)
+        give(pairs)
