@@ -1,7 +1,7 @@
 """What the frames are filled with: hand-written lists (values.toml) and order numbers in many spellings.
 
-The test split draws half of its products, addresses, dates and amounts from lists that no other split sees, and no
-order number occurs in two splits.
+The test split draws half of its products, addresses, dates and amounts from lists that no other split sees, training
+has products of its own, and no order number occurs in two splits.
 """
 
 import tomllib
@@ -26,7 +26,7 @@ FULL_WIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
 
 @cache
 def lists() -> dict[str, dict[str, dict[str, list[str]]]]:
-    """Language -> list name -> {"common": [...], "test": [...]}."""
+    """Language -> list name -> {"common": [...], "test": [...]}, and "train" where training has its own."""
     return tomllib.loads(Path(__file__).with_name("values.toml").read_text(encoding="utf-8"))
 
 
@@ -69,6 +69,8 @@ def draw(kind: str, voice: Voice, count: int, rng: Random) -> list[str]:
         if not set(names) <= set(known):
             raise ValueError(f"values.toml has no {names} for {voice.language}")
         common = [value for name in names for value in known[name]["common"]]
+        if voice.split == "train":
+            common += [value for name in names for value in known[name].get("train", ())]
         unseen = [value for name in names for value in known[name]["test"]] if voice.split == "test" else []
         half = (count + rng.randint(0, 1)) // 2 if unseen else 0
         values = rng.sample(common, count - half) + rng.sample(unseen, half)

@@ -34,6 +34,7 @@ from stage2_rag_finetune_deploy.finetune.export import export_merged
 from stage2_rag_finetune_deploy.finetune.forgetting import perplexity
 from stage2_rag_finetune_deploy.finetune.full_disk import full_disk_named
 from stage2_rag_finetune_deploy.finetune.generation import generate
+from stage2_rag_finetune_deploy.finetune.remembering import Reminder, text_stretches
 from stage2_rag_finetune_deploy.finetune.samples import Samples, evenly, load_samples
 from stage2_rag_finetune_deploy.finetune.sft_config import PRESETS, TARGETS, SftConfig
 from stage2_rag_finetune_deploy.finetune.training import HandTrainer, Progress, check_same_run
@@ -92,7 +93,10 @@ def train_by_hand(
         raise LabError("--four-bit and --packing are TRL's", "--trainer trl")
     torch.manual_seed(config.seed)
     lora.inject(model, config.rank, config.alpha, TARGETS[config.targets], config.dropout)
-    trainer = HandTrainer(model, train.rows, validation.rows, config, tokenizer.pad_token_id, folder / "checkpoint")
+    reminder = Reminder(text_stretches(tokenizer, config.seed), config.remember) if config.remember else None
+    trainer = HandTrainer(
+        model, train.rows, validation.rows, config, tokenizer.pad_token_id, folder / "checkpoint", reminder
+    )
     if config.resume:
         trainer.resume(config.resume / "checkpoint")
     with progress(total=config.steps, description="train") as bar:

@@ -29,6 +29,7 @@ from stage2_rag_finetune_deploy.finetune import lora
 from stage2_rag_finetune_deploy.finetune.chat_format import IGNORE, Encoded, collate
 from stage2_rag_finetune_deploy.finetune.full_disk import full_disk_named
 from stage2_rag_finetune_deploy.finetune.generation import common_prefix
+from stage2_rag_finetune_deploy.finetune.remembering import Reminder
 
 POOL = 16  # batches whose samples are sorted by length together
 
@@ -172,14 +173,15 @@ class HandTrainer(AdapterTrainer):
     Args:
         rows, validation: encoded samples.
         config: an SftConfig.
+        reminder: a second term of the loss, against forgetting.
     """
 
     def __init__(
         self, model: nn.Module, rows: Sequence[Encoded], validation: Sequence[Encoded], config: Any, pad_id: int,
-        folder: Path | None = None,
+        folder: Path | None = None, reminder: Reminder | None = None,
     ) -> None:  # fmt: skip
         super().__init__(model, config, folder)
-        self.rows, self.validation, self.pad_id = rows, validation, pad_id
+        self.rows, self.validation, self.pad_id, self.reminder = rows, validation, pad_id, reminder
 
     def train(self, on_step: Callable[["HandTrainer", float], None] = lambda *_: None) -> Progress:
         """All steps that are left; evaluation and checkpoint every `eval_every` steps and at the end."""
@@ -204,10 +206,11 @@ class HandTrainer(AdapterTrainer):
         return now
 
     def step(self, rows: Sequence[Encoded]) -> float:
-        """One optimiser step; returns the loss."""
+        """One optimiser step; returns the loss of the responses."""
         torch.manual_seed(self.config.seed * 100_003 + self.progress.step)  # dropout, should there be any
         loss = response_loss(self.model, rows, self.pad_id)
-        self.update(loss)
+        kept = self.reminder.loss(self.model, self.progress.step) if self.reminder else None
+        self.update(loss if kept is None else loss + kept)
         return loss.item()
 
     @torch.no_grad()
@@ -218,8 +221,8 @@ class HandTrainer(AdapterTrainer):
 
 MATTERS = (
     "data", "task", "base", "start", "trainer", "limit", "questions", "max_length", "batch", "lr", "warmup",
-    "rank", "alpha", "targets", "dropout", "packing", "four_bit", "group", "temperature", "beta", "sft_weight",
-    "updates", "seed",
+    "rank", "alpha", "targets", "dropout", "remember", "packing", "four_bit", "group", "temperature", "beta",
+    "sft_weight", "updates", "seed",
 )  # fmt: skip
 
 

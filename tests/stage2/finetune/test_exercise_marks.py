@@ -16,6 +16,7 @@ CAUGHT_BY = {
     "finetune.lora_delta": "test_lora.py::test_delta_is_pefts",
     "finetune.response_loss": "test_training.py::test_the_loss_without_a_shared_beginning",
     "finetune.length_sorted_batches": "test_training.py::test_an_epoch_has_every_sample_once",
+    "finetune.divergence": "test_training.py::test_the_divergence_is_kl_from_the_base",
     "finetune.parse_reply": "test_understanding.py::test_replies_with_a_label",
     "finetune.score": "test_understanding.py::test_scores_by_hand",
     "finetune.mcnemar": "test_evaluate_command.py::test_mcnemar_by_hand",

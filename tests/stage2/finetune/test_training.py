@@ -10,6 +10,7 @@ from data.customer_service.prompt import prompt_messages
 from labkit.errors import LabError
 from stage2_rag_finetune_deploy.finetune import lora, training
 from stage2_rag_finetune_deploy.finetune.chat_format import Encoded, collate, encode
+from stage2_rag_finetune_deploy.finetune.remembering import Reminder, divergence
 
 TEXTS = ["hi", "where is my parcel?", "hello", "KM1 is broken", "send it back", "thanks", "an invoice", "too late"]
 
@@ -176,3 +177,32 @@ def test_the_loss_is_trls(build, rows, tokenizer, tmp_path):
     torch.testing.assert_close(
         training.response_loss(mine, rows, tokenizer.pad_token_id), expected, rtol=1e-4, atol=1e-5
     )
+
+
+def test_reminding_holds_the_tuned_model_to_the_base(build, rows, tokenizer):
+    """Catches: the wrong way round, the adapter left off, and a term that pulls before anything was learnt."""
+    text = torch.randint(0, len(tokenizer), (4, 24), generator=torch.Generator().manual_seed(3))
+
+    def trained(weight):
+        torch.manual_seed(5)
+        model = lora.inject(build(0), rank=4, alpha=8)
+        assert divergence(model, text).item() == pytest.approx(0, abs=1e-6)
+        reminder = Reminder(text, weight) if weight else None
+        settings = Settings(steps=40)
+        training.HandTrainer(model, rows, rows[:3], settings, tokenizer.pad_token_id, reminder=reminder).train()
+        return divergence(model, text).item()
+
+    free, held = trained(0.0), trained(20.0)
+    assert free > 0.05 and held < 0.5 * free
+
+
+def test_the_divergence_is_kl_from_the_base(build, tokenizer):
+    """Catches: KL(tuned || base), a sum over tokens instead of their mean."""
+    model = lora.inject(build(0), rank=4, alpha=8)
+    for parameter in lora.lora_parameters(model):
+        torch.nn.init.normal_(parameter, std=0.3)
+    text = torch.arange(12)[None]
+    base = build(0)(text).logits.log_softmax(-1)
+    tuned = model(text).logits.log_softmax(-1)
+    expected = (base.exp() * (base - tuned)).sum(-1).mean()
+    torch.testing.assert_close(divergence(model, text), expected, rtol=1e-5, atol=1e-6)
