@@ -23,6 +23,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.types import Receive, Scope, Send
 
 from labkit.checkpoint_hash import checkpoint_sha256, served_id
 from labkit.errors import LabError
@@ -129,9 +130,22 @@ async def answer(request: Request, by_name: Mapping[str, ServedModel], chat: boo
         raise ApiError(503, str(error)) from None
     writer = Writer(stream.request_id, asked.model or model.name, chat)
     if asked.stream:
-        events = stream_events(model.engine, stream, writer, asked.include_usage)
-        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+        return Streamed(model.engine, stream, stream_events(model.engine, stream, writer, asked.include_usage))
     return await whole_answer(request, model.engine, stream, writer)
+
+
+class Streamed(StreamingResponse):
+    """Events whose request ends with them, also for a client that left before the first was written."""
+
+    def __init__(self, engine: AsyncEngine, stream: Stream, events: AsyncIterator[str]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+        self.engine, self.request_id = engine, stream.request_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.engine.abort(self.request_id)
 
 
 async def read_body(request: Request) -> bytes:

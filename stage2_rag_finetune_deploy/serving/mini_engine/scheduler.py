@@ -68,7 +68,8 @@ class Scheduler:
         """The chunks of the next forward pass: first those that run, in the order they came, then new ones.
 
         When the cache is full the last one that runs is preempted, until the one at hand has its blocks (or is itself
-        the last one). In such a step nobody new comes in.
+        the last one). In such a step nobody new comes in. With static batching somebody new comes in only while
+        `filling`: from an empty batch on, until it was full once.
         """
         chunks: list[Chunk] = []
         budget, index, preempted = self.max_num_batched_tokens, 0, False

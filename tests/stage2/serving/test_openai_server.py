@@ -15,11 +15,13 @@ import httpx
 import pytest
 import uvicorn
 from fastapi.testclient import TestClient
+from starlette.requests import ClientDisconnect
 
 from stage2_rag_finetune_deploy.serving.mini_engine.async_engine import AsyncEngine
 from stage2_rag_finetune_deploy.serving.mini_engine.engine import Engine, EngineConfig
 from stage2_rag_finetune_deploy.serving.mini_engine.engine_metrics import EngineMetrics
-from stage2_rag_finetune_deploy.serving.openai_server import ServedModel, load_models, make_app
+from stage2_rag_finetune_deploy.serving.mini_engine.sampling_params import SamplingParams
+from stage2_rag_finetune_deploy.serving.openai_server import ServedModel, Streamed, load_models, make_app
 from stage2_rag_finetune_deploy.serving.vllm_command import Serving
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -230,6 +232,27 @@ def test_a_client_that_leaves_frees_its_blocks_within_one_step(server, monkeypat
     wait_until(lambda: freed)
     assert freed[0][0] - asked[0] <= 1 and freed[0][1] == free
     assert engine.unfinished == 0
+
+
+def test_a_client_that_left_before_the_first_event(server):
+    """Catches: a stream that nobody begins to read, whose request is computed to its end for nobody."""
+
+    async def leave():
+        stream = server.engine.submit([1, 2, 3], SamplingParams(max_tokens=480, ignore_eos=True))
+        response = Streamed(server.engine, stream, aiter_nothing())
+        with pytest.raises(ClientDisconnect):
+            await response({"type": "http", "asgi": {"spec_version": "2.4"}}, None, reset)
+
+    async def reset(message):
+        raise ConnectionResetError
+
+    async def aiter_nothing():
+        yield ""
+
+    wait_until(lambda: server.engine.open_requests == 0)
+    asyncio.run(leave())
+    assert server.engine.open_requests == 0
+    wait_until(lambda: server.engine.engine.unfinished == 0, 2)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
