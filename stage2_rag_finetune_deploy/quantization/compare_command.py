@@ -30,8 +30,7 @@ from stage2_rag_finetune_deploy.quantization.perplexity import perplexity, ratio
 from stage2_rag_finetune_deploy.quantization.plots import draw_trade_off
 from stage2_rag_finetune_deploy.quantization.quantize_command import test_blocks
 from stage2_rag_finetune_deploy.quantization.rows import FULL, Exam, Measured, make_rows, measure, time_rows
-from stage2_rag_finetune_deploy.quantization.runtime import load_dense
-from stage2_rag_finetune_deploy.quantization.source_model import baseline_label, source_folder, task_of
+from stage2_rag_finetune_deploy.quantization.source_model import baseline_label, load_source, source_folder, task_of
 
 Results = dict[str, Measured]
 CHAIN = (FULL, "GPTQ 4", "AWQ 4", "NF4")  # the course's order of accuracy and of memory; of speed it is the reverse
@@ -74,7 +73,7 @@ def run_compare(config: CompareConfig, preset: str) -> None:
     require_at_least(config, 17, "prompt")
     require_at_least(config, 0, "questions")
     rows, source = make_rows(config.group, config.bits, config.gptqmodel), source_folder(config.model)
-    model, tokenizer = load_dense(source, "cpu")
+    model, tokenizer = load_source(source)
     for row in rows[1:]:
         methods.check(model, row.method, Settings(row.scheme))
         quantiser(row.library, row.method)

@@ -21,6 +21,7 @@ from torch import Tensor
 from labkit.errors import LabError
 
 SMALLEST = 2.0**-24  # the smallest float16 above zero: the scale of a group of zeros
+BITS = (2, 3, 4, 8)
 USUAL_GROUPS = (128, 64, 32, 16)
 
 
@@ -58,11 +59,13 @@ class Scheme:
 
 
 def check_groups(scheme: Scheme, widths: Iterable[int]) -> None:
-    """Refuse a group size that does not divide the number of inputs of every layer.
+    """Refuse a number of bits that does not pack, or a group size that does not divide the inputs of every layer.
 
     Raises:
         LabError: with a size that does, where there is one.
     """
+    if scheme.bits not in BITS:
+        raise LabError(f"{scheme.bits} bits do not pack", "--bits " + ", ".join(map(str, BITS)))
     widths = sorted(set(widths))
     bad = [width for width in widths if scheme.group != -1 and (scheme.group < 1 or width % scheme.group)]
     if bad:

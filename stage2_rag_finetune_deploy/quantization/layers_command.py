@@ -21,8 +21,7 @@ from stage2_rag_finetune_deploy.quantization.grid import Scheme, round_to_neares
 from stage2_rag_finetune_deploy.quantization.hessian import InputStatistics, output_error
 from stage2_rag_finetune_deploy.quantization.methods import Settings
 from stage2_rag_finetune_deploy.quantization.plots import draw_hessian, draw_layer_errors
-from stage2_rag_finetune_deploy.quantization.runtime import load_dense
-from stage2_rag_finetune_deploy.quantization.source_model import source_folder
+from stage2_rag_finetune_deploy.quantization.source_model import load_source, source_folder
 
 TEXTS = ("calibration", "held-out")
 Seen = dict[str, InputStatistics]  # by the name of a group's first layer
@@ -53,7 +52,7 @@ def run_layers(config: LayersConfig, preset: str) -> None:
     """The table of the layers and two figures, with a report."""
     require_at_least(config, 1, "samples", "length")
     settings = Settings(Scheme(config.bits, config.group))
-    model, tokenizer = load_dense(source_folder(config.model), "cpu")
+    model, tokenizer = load_source(source_folder(config.model))
     methods.check(model, "gptq", settings)
     chosen = parse_blocks(config.blocks, len(decoder_blocks(model)))
     texts = {text: calibration_ids(tokenizer, WIKITEXT, config.samples, config.length, config.seed, split)

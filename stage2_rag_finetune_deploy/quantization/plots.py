@@ -13,7 +13,7 @@ from stage2_rag_finetune_deploy.quantization.perplexity import perplexity
 
 COLOUR = {"BF16": "#444444", "RTN": COLOURS[4], "GPTQ": COLOURS[0], "GPTQModel": COLOURS[5], "AWQ": COLOURS[2],
           "NF4": COLOURS[3], "INT8": COLOURS[1]}  # fmt: skip
-HEAT = 96  # inputs of the Hessian that are drawn
+HEAT = 64  # inputs of the Hessian that are drawn
 
 
 def draw_trade_off(results: Mapping[str, Any], label: str, path: Path) -> Path:
@@ -22,7 +22,8 @@ def draw_trade_off(results: Mapping[str, Any], label: str, path: Path) -> Path:
     for name, each in results.items():
         place = each.disk / 1e6, perplexity(each.losses)
         left.plot(*place, "o", color=COLOUR[name.split()[0]], markersize=7)
-        left.annotate(name, place, xytext=(6, 3), textcoords="offset points", size=8)
+        aside = (-28, -3) if name == "NF4" else (6, 3)  # four bits lie close together
+        left.annotate(name, place, xytext=aside, textcoords="offset points", size=8)
     left.set(xlabel="MB on disk", ylabel="perplexity, WikiText-2", yscale="log", title=label)
     left.margins(x=0.15)
     for place, (name, each) in enumerate(results.items()):
@@ -54,6 +55,7 @@ def draw_layer_errors(errors: Mapping[str, Mapping[str, Sequence[float]]], names
         axes.plot(x, both["held-out"], "o", markerfacecolor="white", color=COLOUR[method], markersize=4)
     axes.plot([], [], "o", markerfacecolor="white", color="#666666", markersize=4, label="held-out text")
     axes.set_yscale("log")
+    axes.margins(y=0.15)  # room for the legend
     axes.set_xticks(places, names, rotation=90, fontsize=7)
     axes.set(ylabel="squared error / squared output", title="error of each layer's outputs")
     axes.legend(ncols=4, loc="upper left", bbox_to_anchor=(0, 1.0))

@@ -21,7 +21,7 @@ from stage2_rag_finetune_deploy.quantization.libraries.interface import MODULES,
 from stage2_rag_finetune_deploy.quantization.methods import METHODS, WITH_DATA, Settings
 from stage2_rag_finetune_deploy.quantization.perplexity import block_losses, perplexity, ratio_interval
 from stage2_rag_finetune_deploy.quantization.runtime import kernel_name, load_dense, load_packed
-from stage2_rag_finetune_deploy.quantization.source_model import baseline_label, source_folder
+from stage2_rag_finetune_deploy.quantization.source_model import baseline_label, load_source, source_folder
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def run_quantize(config: QuantizeConfig, preset: str) -> None:
     settings = settings_of(config)
     library = quantiser(config.library, config.method)
     source = source_folder(config.model)
-    model, tokenizer = load_dense(source, config.device)
+    model, tokenizer = load_source(source, config.device)
     methods.check(model, config.method, settings)
     ids = None
     if config.method in WITH_DATA:

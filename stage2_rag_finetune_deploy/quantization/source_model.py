@@ -3,12 +3,14 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import data
 from labkit.errors import LabError
 from stage2_rag_finetune_deploy.finetune.base_model import SMOLLM2
 from stage2_rag_finetune_deploy.finetune.evaluate_command import trained_on
 from stage2_rag_finetune_deploy.finetune.export import newest_merged
+from stage2_rag_finetune_deploy.quantization.runtime import load_dense, method_of
 
 TASK = "customer-service-en"
 
@@ -27,6 +29,18 @@ def source_folder(named: Path | None) -> Path:
         return newest_merged()
     except LabError:
         return data.fetch(SMOLLM2)
+
+
+def load_source(folder: Path, device: str = "cpu") -> tuple[Any, Any]:
+    """The model that is to be quantised, and its tokenizer.
+
+    Raises:
+        LabError: it is not whole, or quantised already.
+    """
+    model, tokenizer = load_dense(folder, device)
+    if method_of(folder) is not None:
+        raise LabError(f"{folder} is quantised already", "the folder that it was made of")
+    return model, tokenizer
 
 
 def task_of(folder: Path) -> str | None:

@@ -75,6 +75,7 @@ def test_layers(cli, runs, tiny_base):
     [
         (["--group", "48"], "group size 48 does not divide 64"),
         (["--method", "nf4", "--bits", "3"], "NF4 has 4 bits"),
+        (["--bits", "5"], "5 bits do not pack"),
         (["--library", "auto-gptq"], "AutoGPTQ refuses to quantise without CUDA"),
         (["--library", "gptqmodel", "--method", "awq"], "gptqmodel has no awq"),
         (["--calibration", "nowhere.txt"], "no text of the catalog and no file"),
@@ -95,7 +96,7 @@ def test_bad_input(cli, runs, tiny_base, text, words, message):
 
 
 def test_broken_models(cli, tiny_base, text, tmp_path):
-    """Catches: a traceback of safetensors where the model's folder is incomplete or its file was cut off."""
+    """Catches: a traceback where the model's folder is incomplete, its file was cut off or it is quantised already."""
     words = ["quantize", "--preset", "smoke", "--calibration", text, "--test-tokens", 0, "--model"]
     folder = shutil.copytree(tiny_base, tmp_path / "model")
     file = folder / "model.safetensors"
@@ -108,6 +109,8 @@ def test_broken_models(cli, tiny_base, text, tmp_path):
     code, _, err = cli("quantize", "--preset", "smoke", "--model", tiny_base, "--method", "rtn", "--test-tokens", 0,
                        "--out", tmp_path / "small")  # fmt: skip
     assert code == 0, err
+    code, _, err = cli(*words, tmp_path / "small")
+    assert code == 2 and "quantised already" in err
     small = tmp_path / "small" / "model.safetensors"
     small.write_bytes(small.read_bytes()[:-500])
     code, _, err = cli(*words, tmp_path / "small")
