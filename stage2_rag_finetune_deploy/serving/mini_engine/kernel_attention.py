@@ -6,6 +6,7 @@ from torch import Tensor
 
 from stage2_rag_finetune_deploy.serving.mini_engine import kernels
 from stage2_rag_finetune_deploy.serving.mini_engine.attention import Attention, Batch
+from stage2_rag_finetune_deploy.serving.mini_engine.team import attend_together
 
 
 def as_array(tensor: Tensor) -> np.ndarray:
@@ -40,9 +41,9 @@ class KernelAttention(Attention):
         parts = as_array(qkv).reshape(tokens, -1, c.head_dim)
         kernels.store(parts, self.token_cos, self.token_sin, self.slots, keys, values, self.queries)
         out = torch.empty(tokens, c.heads * c.head_dim, dtype=self.dtype)
-        kernels.attend(
-            self.queries, keys, values, self.tables, self.rows, self.positions, self.block_size // kernels.TILE,
-            0, tokens, as_array(out).reshape(tokens, c.heads, c.head_dim),
+        attend_together(
+            self.queries, keys, values, self.tables, self.rows, self.positions,
+            as_array(out).reshape(tokens, c.heads, c.head_dim), tiles_a_block=self.block_size // kernels.TILE,
         )  # fmt: skip
         return out
 

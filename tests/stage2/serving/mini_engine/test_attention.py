@@ -61,6 +61,28 @@ def test_the_kernel_by_hand(dtype, tolerance):
     check(KernelAttention(CONFIG, 8, BLOCK, 128, dtype, torch.device("cpu")), dtype, tolerance)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_several_threads_give_what_one_gives(dtype):
+    """Catches: a token that two threads take or none does, sizes handed over in another order."""
+    from stage2_rag_finetune_deploy.serving.mini_engine import team
+    from stage2_rag_finetune_deploy.serving.mini_engine.kernel_attention import KernelAttention
+
+    if team.openmp() is None:
+        pytest.skip("this system's PyTorch does not use libgomp")
+    attention = KernelAttention(CONFIG, 64, BLOCK, 128, dtype, torch.device("cpu"))
+    chunks = [Chunk(sequence(length, [4 * i, 4 * i + 1]), length - 5, 5) for i, length in enumerate(range(8, 24))]
+    qkv = torch.randn(80, (HEADS + 2 * KV_HEADS) * WIDTH).to(dtype)
+    outs = {}
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            attention.prepare(make_batch(chunks, BLOCK))
+            outs[threads] = [attention(0, qkv) for _ in range(5)]
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(out, outs[1][0]) for some in outs.values() for out in some)
+
+
 def test_the_kernels_exp_and_norm():
     """Catches: a polynomial cut too early, a bit shifted too far, a mean over the wrong length."""
     import numpy as np
