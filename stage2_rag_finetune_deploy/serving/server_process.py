@@ -112,7 +112,7 @@ class ServerProcess:
         self.stop()
 
     def _read(self, stream: IO[str]) -> None:
-        with open(self.log or os.devnull, "w", encoding="utf-8") as file:
+        with stream, open(self.log or os.devnull, "w", encoding="utf-8") as file:
             for line in stream:
                 file.write(line)
                 file.flush()
