@@ -178,8 +178,9 @@ class Engine:
         return self.tokenizer(prompt)["input_ids"]
 
     def warm_up(self) -> None:
-        """Run one token, so that kernels are compiled before the first request waits for them."""
-        self.add_request("warm-up", [0], SamplingParams(max_tokens=1, temperature=0, ignore_eos=True))
+        """Compute two tokens, so that everything is compiled before the first request waits for it."""
+        prompt = [0] * min(2, self.max_model_len - 1)
+        self.add_request("warm-up", prompt, SamplingParams(max_tokens=1, temperature=0, ignore_eos=True))
         while self.unfinished:
             self.step()
         self.scheduler.counters = type(self.scheduler.counters)()
