@@ -24,8 +24,8 @@ CAUGHT_BY = {
     "serving.held_back": "mini_engine/test_sampler_and_text.py::test_held_back_by_hand",
 }
 PRELOAD = [
-    "data", "fastapi", "httpx", "jsonschema", "labkit.cli", "labkit.plots", "labkit.runs", "prometheus_client",
-    "scipy.stats", "torch", "transformers", "transformers.models.llama.modeling_llama",
+    "data", "fastapi", "httpx", "hypothesis", "jsonschema", "labkit.cli", "labkit.plots", "labkit.runs", "numba",
+    "prometheus_client", "scipy.stats", "torch", "transformers", "transformers.models.llama.modeling_llama", "uvicorn",
 ]  # fmt: skip
 
 
