@@ -20,7 +20,8 @@ CAUGHT_BY = {
 }
 PRELOAD = [
     "data", "hypothesis", "labkit.cli", "labkit.plots", "labkit.runs", "torch", "transformers",
-    "transformers.models.llama.modeling_llama",
+    "transformers.models.llama.modeling_llama", "stage1_foundations.embeddings.bootstrap",
+    "stage2_rag_finetune_deploy.finetune.base_model", "stage2_rag_finetune_deploy.finetune.evaluate_command",
 ]  # fmt: skip
 
 
