@@ -74,7 +74,7 @@ def deployment(config: DeployConfig) -> tuple[Deployment, Path]:
 def serve_words(config: DeployConfig, folder: Path, port: int) -> list[str]:
     """The command that a person would type."""
     words = [sys.executable, "-m", "stage2_rag_finetune_deploy.serving", "serve", "--engine", config.engine]
-    words += ["--port", str(port)]
+    words += ["--port", str(port), "--patience", str(config.patience)]
     if config.adapter:
         base = str(data.fetch("smollm2-135m-instruct"))
         return [*words, "--model", base, "--served-name", "base", "--adapter", f"{NAME}={folder}"]
