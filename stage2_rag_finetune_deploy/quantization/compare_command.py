@@ -91,8 +91,8 @@ def run_compare(config: CompareConfig, preset: str) -> None:
                 bar.note(row.name)
                 results[row.name] = measure(row, source, run.dir / row.name.lower().replace(" ", "-"), exam)
                 bar.advance()
-        time_rows(list(results.values()), exam.calibration[:1].repeat(1, 9)[:, : config.prompt], config.rounds,
-                  config.decode, config.processes)  # fmt: skip
+        time_rows(list(results.values()), exam.test.flatten()[None, : config.prompt], config.rounds, config.decode,
+                  config.processes)  # fmt: skip
         write_json(run.dir / "table.json", [measured.as_dict() for measured in results.values()])
         show_table(results, label, config.seed)
         record(run, results, preset)

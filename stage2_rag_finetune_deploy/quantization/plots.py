@@ -22,7 +22,7 @@ def draw_trade_off(results: Mapping[str, Any], label: str, path: Path) -> Path:
     for name, each in results.items():
         place = each.disk / 1e6, perplexity(each.losses)
         left.plot(*place, "o", color=COLOUR[name.split()[0]], markersize=7)
-        aside = (-28, -3) if name == "NF4" else (6, 3)  # four bits lie close together
+        aside = {"NF4": (-28, -3), "RTN 4": (6, 9), "AWQ 4": (6, 0), "GPTQ 4": (6, -7)}.get(name, (6, 3))
         left.annotate(name, place, xytext=aside, textcoords="offset points", size=8)
     left.set(xlabel="MB on disk", ylabel="perplexity, WikiText-2", yscale="log", title=label)
     left.margins(x=0.15)
