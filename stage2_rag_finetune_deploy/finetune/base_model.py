@@ -36,6 +36,7 @@ def load_base(folder: str | Path | None = None, dtype: torch.dtype = torch.float
     Raises:
         LabError: the folder is not there or holds no whole model.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
@@ -46,7 +47,7 @@ def load_base(folder: str | Path | None = None, dtype: torch.dtype = torch.float
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise LabError(f"no whole model in {folder}: {str(error).splitlines()[0][:120]}",
                        "a folder that save_pretrained wrote, with its tokenizer") from None  # fmt: skip
     if tokenizer.pad_token_id is None:

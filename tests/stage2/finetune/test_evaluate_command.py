@@ -1,6 +1,7 @@
 """Comparing models. Each test names the bug that it catches."""
 
 import json
+import shutil
 
 import pytest
 
@@ -41,3 +42,13 @@ def test_evaluate_reports_all_models(cli, runs, tiny_base):
     assert {"exact base", "exact base, 1 examples", "exact tuned", "intent p", "intent gain"} <= set(metrics)
     assert metrics["intent p"]["value"] == 1.0 and "McNemar" in out
     assert cli("evaluate", "--model", tiny_base)[0] == 2
+
+
+def test_a_truncated_base_is_one_line(cli, tiny_base, tmp_path):
+    """Catches: a traceback of safetensors for a copy that was cut off."""
+    broken = shutil.copytree(tiny_base, tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    code, _, err = cli("evaluate", "--preset", "smoke", "--model", tiny_base, "--base", broken,
+                       "--data", "customer-service-en")  # fmt: skip
+    assert code == 2 and "no whole model" in err and "Traceback" not in err
