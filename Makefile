@@ -89,7 +89,6 @@ stage2: ## RAG from chunking to service, fine-tuning, alignment, quantisation, s
 	@$(PY) -m stage2_rag_finetune_deploy.rag evaluate --preset $(PRESET)
 	@$(PY) -m stage2_rag_finetune_deploy.finetune sft --preset $(PRESET)
 	@$(PY) -m stage2_rag_finetune_deploy.finetune evaluate --preset $(PRESET)
-	@$(PY) -m stage2_rag_finetune_deploy.alignment dpo --task customer-service-en --preset $(PRESET)
 	@$(PY) -m stage2_rag_finetune_deploy.alignment compare --preset $(PRESET)
 	@$(PY) -m stage2_rag_finetune_deploy.quantization compare --preset $(PRESET)
 	@$(PY) -m stage2_rag_finetune_deploy.serving compare --preset $(PRESET)

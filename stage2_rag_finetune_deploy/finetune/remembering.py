@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from data.texts import load_text
 from stage2_rag_finetune_deploy.finetune import lora
 
-EVERY = 8  # steps
+EVERY = 4  # steps
 CONTEXT = 96  # tokens of a stretch
 STRETCHES = 256  # of them
 

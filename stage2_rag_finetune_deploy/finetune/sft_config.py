@@ -24,9 +24,9 @@ class SftConfig:
     base: Path | None = option(None, "folder of the base model; none is SmolLM2-135M-Instruct, random-7b a model of "
                                      "Qwen2.5-7B's shape with random weights")  # fmt: skip
     trainer: str = option("hand", "the loop of this lab, or TRL's SFTTrainer with PEFT", ("hand", "trl"))
-    steps: int = option(400, "optimiser steps")
-    batch: int = option(8, "samples a step")
-    lr: float = option(1e-3, "peak rate of AdamW")
+    steps: int = option(220, "optimiser steps")
+    batch: int = option(16, "samples a step")
+    lr: float = option(2e-3, "peak rate of AdamW")
     warmup: int = option(10, "steps of linear warm-up")
     rank: int = option(8, "width of the adapter's detour")
     alpha: float = option(16.0, "the detour counts alpha / rank times")
@@ -37,7 +37,7 @@ class SftConfig:
     four_bit: bool = option(False, "trl: the frozen weights in NF4 (QLoRA)")
     max_length: int = option(256, "tokens of the longest sample; longer ones are counted and left out")
     limit: int | None = option(None, "as many training samples, taken evenly; none takes all")
-    eval_every: int = option(100, "steps between evaluations and checkpoints")
+    eval_every: int = option(50, "steps between evaluations and checkpoints")
     eval_samples: int | None = option(64, "validation samples for the loss while training; none takes all")
     test_samples: int | None = option(None, "test utterances to answer at the end; none takes all, 0 leaves it out")
     forget_tokens: int = option(8192, "WikiText-2 tokens for the perplexity before and after; 0 leaves it out")
@@ -54,7 +54,7 @@ SMOKE = SftConfig(
 PRESETS = {
     "smoke": SMOKE,
     "cpu": SftConfig(),
-    "study": SftConfig(steps=1120, eval_every=160, eval_samples=None, forget_tokens=65536),
+    "study": SftConfig(steps=560, eval_every=80, eval_samples=None, forget_tokens=65536),
     "gpu": replace(
         SftConfig(), base=Path(RANDOM_7B), trainer="trl", four_bit=True, packing=True, rank=16, alpha=32.0, lr=2e-4,
         max_length=1024, batch=4, steps=120, eval_every=40, device="cuda", dtype="bf16",

@@ -81,7 +81,7 @@ def test_a_run_goes_on_as_it_began(cli, runs, tiny_base, tmp_path, trainer):
     words = ("sft", *SMALL, "--base", tiny_base, "--trainer", trainer, "--steps", 2)
     assert cli(*words, "--data", own)[0] == 0
     first = (runs / "stage2/finetune/latest").resolve()
-    for changed, text in ((("--data", other), f"had --data {own}"), (("--data", own, "--lr", "0.5"), "had --lr 0.001")):
+    for changed, text in ((("--data", other), f"had --data {own}"), (("--data", own, "--lr", "0.5"), "had --lr 0.002")):
         code, _, err = cli(*words, *changed, "--resume", first)
         assert code == 2 and text in err, err
     code, _, err = cli(*words, "--data", own, "--steps", 4, "--resume", first)
