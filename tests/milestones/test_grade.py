@@ -131,9 +131,9 @@ def test_artefact_of_a_month_without_a_grader_earns_nothing(
     from labkit.runs import start_run
 
     monkeypatch.setenv("COURSE_LAB_RUNS", str(tmp_path / "runs"))
-    with start_run("stage2", "serving", "serve", {}):
+    with start_run("stage3", "agent", "serve", {}):
         pass
-    result = Grading(load_criteria(), [3], submission=tmp_path).month(3)
+    result = Grading(load_criteria(), [4], submission=tmp_path).month(4)
     assert (result.status, result.points) == (FAILED, 0)
     assert "cannot grade" in result.message
 
