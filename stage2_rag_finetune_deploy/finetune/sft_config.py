@@ -32,7 +32,7 @@ class SftConfig:
     alpha: float = option(16.0, "the detour counts alpha / rank times")
     targets: str = option("all", "which linear layers get an adapter", tuple(TARGETS))
     dropout: float = option(0.0, "of the detour's input")
-    remember: float = option(1.0, "hand: weight of staying close to the base on plain text; 0 leaves it out")
+    remember: float = option(0.2, "hand: weight of staying close to the base on plain text; 0 leaves it out")
     packing: bool = option(False, "trl: fill rows of --max-length with whole samples")
     four_bit: bool = option(False, "trl: the frozen weights in NF4 (QLoRA)")
     max_length: int = option(256, "tokens of the longest sample; longer ones are counted and left out")
