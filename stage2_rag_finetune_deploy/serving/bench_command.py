@@ -26,6 +26,7 @@ from labkit.side_environment import SERVE
 from stage2_rag_finetune_deploy.serving.checkpoint_folder import check_checkpoint
 from stage2_rag_finetune_deploy.serving.mini_engine import LLM, SamplingParams
 from stage2_rag_finetune_deploy.serving.mini_engine.simulation import Lengths, ragged_lengths, simulate
+from stage2_rag_finetune_deploy.serving.serve_command import BASE
 from stage2_rag_finetune_deploy.serving.vllm_command import Serving, cpu_variables, dtype_name
 
 PROG = "python -m stage2_rag_finetune_deploy.serving"
@@ -166,7 +167,7 @@ def check_answers(name: str, timing: Timing, work: Workload) -> None:
 def run_bench(config: BenchConfig, preset: str) -> None:
     """Time the engines in turns; table, ratios, report."""
     require_at_least(config, 1, "requests", "batch", "max_num_seqs", "rounds")
-    folder = config.model or data.fetch("smollm2-135m-instruct")
+    folder = config.model or data.fetch(BASE)
     lengths = ragged_lengths(config.requests, config.seed)
     work = make_workload(Path(folder), lengths, config.seed)
     with start_run("stage2", "serving", "bench", config, preset, config.seed) as run:

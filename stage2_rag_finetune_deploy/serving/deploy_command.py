@@ -25,6 +25,7 @@ from stage2_rag_finetune_deploy.finetune.export import newest_merged
 from stage2_rag_finetune_deploy.finetune.samples import evenly
 from stage2_rag_finetune_deploy.finetune.understanding import score
 from stage2_rag_finetune_deploy.serving.checkpoint_folder import check_adapter, check_checkpoint
+from stage2_rag_finetune_deploy.serving.serve_command import BASE
 from stage2_rag_finetune_deploy.serving.server_process import ServerProcess, free_port
 
 NAME = "tuned"
@@ -76,7 +77,7 @@ def serve_words(config: DeployConfig, folder: Path, port: int) -> list[str]:
     words = [sys.executable, "-m", "stage2_rag_finetune_deploy.serving", "serve", "--engine", config.engine]
     words += ["--port", str(port), "--patience", str(config.patience)]
     if config.adapter:
-        base = str(data.fetch("smollm2-135m-instruct"))
+        base = str(data.fetch(BASE))
         return [*words, "--model", base, "--served-name", "base", "--adapter", f"{NAME}={folder}"]
     return [*words, "--model", str(folder), "--served-name", NAME]
 

@@ -342,5 +342,4 @@ def test_killed_while_streaming(start):
         with pytest.raises(httpx.RemoteProtocolError):
             list(lines)
     process.wait(20)
-    with closing(socket.create_server(("127.0.0.1", port))):
-        pass  # nobody else holds it
+    socket.create_server(("127.0.0.1", port)).close()  # nobody else holds it
