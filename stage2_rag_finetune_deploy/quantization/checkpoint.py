@@ -17,7 +17,6 @@ from torch import Tensor
 
 from labkit.errors import LabError
 from labkit.files import write_json
-from labkit.runs import latest_run
 from stage2_rag_finetune_deploy.finetune.nf4 import ABSMAX_BLOCK, BLOCK, NF4, EightBit, eight_bit_levels, nf4_levels
 from stage2_rag_finetune_deploy.quantization.grid import Quantised
 from stage2_rag_finetune_deploy.quantization.methods import Layers, Settings
@@ -127,18 +126,6 @@ def quantization_config(method: str, settings: Settings) -> dict[str, Any]:
         "lm_head": False,
         "meta": {"quantizer": ["llm-course-lab"], "method": method},
     }
-
-
-def newest_quantised(missing: str = "no quantised checkpoint yet") -> Path:
-    """The checkpoint of the newest run of `quantize`.
-
-    Raises:
-        LabError: there is none; `missing` is the message.
-    """
-    folder = latest_run("stage2", "quantization", "quantize")
-    if folder is None or not (folder / "checkpoint" / "config.json").is_file():
-        raise LabError(missing, "python -m stage2_rag_finetune_deploy.quantization quantize")
-    return folder / "checkpoint"
 
 
 def weight_files(folder: Path) -> list[Path]:
