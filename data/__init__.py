@@ -12,6 +12,7 @@
     data.load_judged_answers("en")        -> answers with human scores
     data.load_meetings("zh")              -> transcripts with topics and questions
     data.load_technical()                 -> technical documents with questions
+    data.load_help_articles("zh")         -> articles of the shop's help centre; load_help_questions: what they answer
     data.load_injections("en")            -> passages with orders for the model in them
     data.load_understanding("customer-service-en", "train")
                                           -> utterances with intent and slots; also -zh, and kwik-e-mart
@@ -23,6 +24,7 @@
 
 from data.answerability import AnswerabilitySet, load_answerability, load_parables
 from data.catalog import catalog, fetch, get
+from data.help_articles import HelpArticle, HelpQuestion, load_help_articles, load_help_questions
 from data.injection_set import InjectedPassage, load_injections
 from data.judged import JudgedAnswer, load_judged_answers
 from data.labelled import Bitext, LabelledTexts, SimilarityPairs, load_bitext, load_labelled, load_similarity
@@ -37,6 +39,8 @@ from data.verifiable import Question, load_verifiable, verify
 __all__ = [
     "AnswerabilitySet",
     "Bitext",
+    "HelpArticle",
+    "HelpQuestion",
     "InjectedPassage",
     "JudgedAnswer",
     "LabelledTexts",
@@ -52,6 +56,8 @@ __all__ = [
     "get",
     "load_answerability",
     "load_bitext",
+    "load_help_articles",
+    "load_help_questions",
     "load_injections",
     "load_judged_answers",
     "load_labelled",

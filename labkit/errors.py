@@ -24,7 +24,13 @@ class LabError(Exception):
         self.try_next = try_next
 
     def __reduce__(self) -> tuple:
-        return LabError, (self.message, self.try_next)  # two arguments: the default cannot unpickle it
+        return _restored, (type(self), self.message, self.try_next)  # whatever its constructor asks for
+
+
+def _restored(kind: type[LabError], message: str, try_next: str) -> LabError:
+    error = kind.__new__(kind)
+    LabError.__init__(error, message, try_next)
+    return error
 
 
 def debugging() -> bool:

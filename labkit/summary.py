@@ -73,12 +73,13 @@ def show_run(folder: Path, report: dict[str, Any]) -> None:
     for sentence in report["learnt"]:
         console.print(Padding(f"- {sentence}", (0, 0, 0, 2)), markup=False)
     if report["metrics"]:
-        console.print(Padding(_metric_table(report["metrics"]), (0, 0, 0, 2)))
+        console.print(Padding(metric_table(report["metrics"]), (0, 0, 0, 2)))
     for figure in report["figures"]:
         console.print(f"  {shown(folder / figure['path'])}", markup=False, soft_wrap=True)
 
 
-def _metric_table(metrics: dict[str, dict[str, Any]]) -> Table:
+def metric_table(metrics: dict[str, dict[str, Any]]) -> Table:
+    """Every figure of a report beside its band."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("figure", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)

@@ -34,7 +34,7 @@ def environment(folder: Path, runs: Path, threads: int) -> Mapping[str, str]:
 def last_line(log: Any) -> str:
     """The last line that the hand-in printed, for a message."""
     log.seek(0)
-    lines = log.read().decode("utf-8", "replace").strip().splitlines()
+    lines = [line for line in log.read().decode("utf-8", "replace").strip().splitlines() if "try: " not in line]
     return f": {plain(lines[-1].strip())}" if lines else ""
 
 
@@ -93,9 +93,11 @@ class LearnerProcess:
         end(self._process)
         self._log.close()
 
-    def ask(self, path: str, question: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def ask(
+        self, path: str, question: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """The JSON object that a path answers: to a POST of the question, or to a GET without one."""
-        with self._open(path, question) as reply:
+        with self._open(path, question, headers=headers) as reply:
             try:
                 answer = json.loads(reply.read(LONGEST_ANSWER))
             except ValueError:
@@ -116,13 +118,16 @@ class LearnerProcess:
                     yield line[5:].decode("utf-8", "replace").strip()
 
     @contextmanager
-    def _open(self, path: str, question: Mapping[str, Any] | None, limit: float | None = None) -> Iterator[Any]:
+    def _open(
+        self, path: str, question: Mapping[str, Any] | None, limit: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[Any]:  # fmt: skip
         limit = limit or min(self._answer_limit, self._end - time.monotonic())
         if limit <= 0:
             raise LearnerFault("the server took too long over all its answers")
         body = None if question is None else json.dumps(question).encode()
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}{path}", body, {"Content-Type": "application/json"}
+            f"http://127.0.0.1:{self.port}{path}", body, {"Content-Type": "application/json", **(headers or {})}
         )
         try:
             with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=limit) as reply:
@@ -147,4 +152,4 @@ class LearnerProcess:
                 reply.read(LONGEST_ANSWER)
                 return
             time.sleep(0.2)
-        raise LearnerFault("the server did not answer /health in time")
+        raise LearnerFault(f"the server did not answer /health in time{last_line(self._log)}")

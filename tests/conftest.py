@@ -9,6 +9,21 @@ import pytest
 # for one another.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# rich keeps the width it finds here when its console is made, whatever a test sets later.
+os.environ.pop("COLUMNS", None)
+
+
+# What takes longest: every exercise's body removed once, runs killed and resumed, whole platforms graded.
+SLOW_NAMES = {"test_removing_any_marked_body_fails_its_test", "test_a_disk_that_is_really_full",
+              "test_killed_and_resumed_is_the_same_run", "test_ablation_exchanges_every_part"}  # fmt: skip
+SLOW_FILES = {"test_distributed.py", "test_postgres.py", "test_mlflow_server.py", "test_month5.py"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests above as slow."""
+    for item in items:
+        if getattr(item, "originalname", "") in SLOW_NAMES or item.path.name in SLOW_FILES:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)

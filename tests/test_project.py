@@ -37,7 +37,8 @@ def shown(path: Path) -> str:
 def make(*words: str, folder: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run make as a user would, without what an outer make or a user's settings hand down."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
-    for name in ("PRESET", "STAGE", "MONTHS", "VENV", "PYTHON", "TORCH_INDEX_URL", "PIP_INDEX_URL", "VLLM"):
+    for name in ("PRESET", "STAGE", "MONTHS", "VENV", "PYTHON", "TORCH_INDEX_URL", "PIP_INDEX_URL", "VLLM", "GRADE",
+                 "TABLES", "JOBS", "PORT"):  # fmt: skip
         inherited.pop(name, None)
     return subprocess.run(
         ["make", *words], cwd=folder, env=inherited | environment, capture_output=True, text=True, timeout=60
@@ -45,24 +46,25 @@ def make(*words: str, folder: Path = ROOT, **environment: str) -> subprocess.Com
 
 
 def targets() -> set[str]:
-    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    return set(phony[1].split()) - {"help", "python-is-right"}
+    phony = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    return set(" ".join(phony).split()) - {"help", "python-is-right"}
 
 
 def test_help_lists_every_target():
     """Catches: a target added without its `## ` line, or a help that awk cannot read."""
     text = make().stdout
-    listed = set(re.findall(r"^  make (\w+) +\S", text, re.MULTILINE))
+    listed = set(re.findall(r"^  make ([\w-]+) +\S", text, re.MULTILINE))
     assert listed == targets()
     promised = ["setup", "stage1", "stage2", "stage3", "all", "milestones", "test", "lint", "bench", "lock", "clean"]
     assert listed >= set(promised)
 
 
-def test_a_stage_that_is_not_built_says_so():
-    """Catches: a planned stage that silently succeeds."""
-    answer = make("stage3")
-    assert answer.returncode == 2
-    assert answer.stderr.splitlines()[:2] == ["error: stage 3 is not built yet", "  try: make stage2"]
+@pytest.mark.parametrize("stage", ["stage1", "stage2", "stage3"])
+def test_a_stage_ends_with_its_months_unless_it_is_told_not_to_grade(stage):
+    """Catches: a stage whose milestones nobody looks at, and one that CI grades twice."""
+    months = {"stage1": "1", "stage2": "2,3", "stage3": "4,5"}[stage]
+    assert f"-m milestones --months {months}\n" in make("-n", stage).stdout
+    assert "-m milestones" not in make("-n", stage, "GRADE=no").stdout
 
 
 FAKE_PYTHON = """#!/bin/sh
@@ -368,7 +370,7 @@ FORBIDDEN = {
     "labkit": STAGES | {"data", "milestones"},
     "data": STAGES | {"milestones"},
     "milestones": STAGES,
-} | {stage: {"milestones"} for stage in STAGES}
+} | {stage: {"milestones"} for stage in sorted(STAGES)}
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)

@@ -5,10 +5,12 @@ Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond", equatio
 """
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mteb.models.model_meta import ModelMeta
+
+if TYPE_CHECKING:
+    from mteb.models.model_meta import ModelMeta
 
 K1, B = 1.5, 0.75
 WORD = re.compile(r"[㐀-鿿]|[^\W_㐀-鿿]+")  # a Chinese character, or a run of letters and digits
@@ -36,8 +38,10 @@ class Bm25:
     name = "bm25"
 
     @property
-    def mteb_model_meta(self) -> ModelMeta:
+    def mteb_model_meta(self) -> "ModelMeta":
         """The card: name and settings are the key of mteb's result cache."""
+        from mteb.models.model_meta import ModelMeta  # seconds, for whoever only searches
+
         return ModelMeta(
             loader=None, name="course-lab/bm25", revision=f"k1-{K1}-b-{B}-words-2", release_date=None, languages=None,
             n_parameters=0, memory_usage_mb=None, max_tokens=None, embed_dim=None, license=None, open_weights=True,

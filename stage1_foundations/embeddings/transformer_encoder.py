@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from labkit.assets import MANIFEST
-from labkit.device import choose_device
 from labkit.errors import LabError
 from labkit.runs import digest
 from stage1_foundations.embeddings.encoders import Encoder
@@ -39,6 +38,8 @@ class TransformerEncoder(Encoder):
     def __init__(
         self, folder: Path, name: str | None = None, prompts: dict[str, str] | None = None, origin: str | None = None
     ) -> None:
+        from labkit.device import choose_device  # brings torch
+
         self.folder = Path(folder)
         if not (self.folder / "config.json").is_file() or not any(self.folder.glob("*.safetensors")):
             raise LabError(f"{folder} holds no sentence-transformers model", "a folder that `train` wrote, or minilm")

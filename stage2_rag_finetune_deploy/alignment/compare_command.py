@@ -64,7 +64,7 @@ class CompareConfig:
 
 PRESETS = {
     "smoke": CompareConfig(seeds="1", warm_up=8, questions=8, steps=2, batch=4, test=4, forget_tokens=512),
-    "cpu": CompareConfig(questions=192, steps=24, test=64, forget_tokens=4096),
+    "cpu": CompareConfig(questions=192, steps=24, test=48, forget_tokens=2048),
     "study": CompareConfig(seeds="1,2,3"),
 }
 

@@ -43,7 +43,7 @@ class EvaluateConfig:
 
 PRESETS = {
     "smoke": EvaluateConfig(shots="1", samples=2, new_tokens=4),
-    "cpu": EvaluateConfig(shots="14", samples=60),
+    "cpu": EvaluateConfig(shots="14", samples=40),
     "study": EvaluateConfig(),
 }
 

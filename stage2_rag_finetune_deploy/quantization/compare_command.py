@@ -61,7 +61,7 @@ class CompareConfig:
 PRESETS = {
     "smoke": CompareConfig(samples=4, length=32, ratios=2, test_tokens=512, questions=2, new_tokens=4, rounds=2,
                            prompt=32, decode=2, processes=False),
-    "cpu": CompareConfig(samples=16, ratios=6, test_tokens=3072, questions=32, new_tokens=40, rounds=5, decode=12,
+    "cpu": CompareConfig(samples=16, ratios=6, test_tokens=3072, questions=32, new_tokens=40, rounds=4, decode=6,
                          processes=False),
     "study": CompareConfig(gptqmodel=True),
 }  # fmt: skip

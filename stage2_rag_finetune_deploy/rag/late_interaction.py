@@ -74,7 +74,7 @@ class LateInteraction(Reranker):
     ) -> None:
         self.encoder, self.depth, self.weight = encoder, depth, weight
         self._passages = dict(zip(corpus.ids, encoder.passages(corpus.texts), strict=True))
-        self._rarity = token_rarity(list(self._passages.values()), len(encoder.tokenizer))
+        self._rarity = token_rarity(list(self._passages.values()), encoder.vocabulary)
 
     def score(self, query: str, hits: Sequence[Hit]) -> np.ndarray:
         """See `Reranker.score`."""

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from labkit.assets import cache_root
-from labkit.device import choose_device, choose_dtype
 from labkit.embedding_cache import text_key
 from labkit.errors import LabError
 from labkit.progress import progress
@@ -88,6 +87,8 @@ class TokenEncoder:
     def __init__(
         self, folder: Path, name: str, prompts: dict[str, str] | None = None, cache: Path | None = None
     ) -> None:
+        from labkit.device import choose_device, choose_dtype  # brings torch
+
         self.folder, self.name = Path(folder), name
         if not (self.folder / "config.json").is_file():
             raise LabError(f"{folder} holds no encoder", "minilm, e5, or the folder of a sentence-transformers model")
@@ -105,6 +106,11 @@ class TokenEncoder:
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(self.folder)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many word pieces there are."""
+        return len(self.tokenizer)
 
     @cached_property
     def model(self) -> Any:

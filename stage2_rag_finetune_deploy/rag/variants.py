@@ -12,14 +12,10 @@ from typing import Any
 import data
 from labkit.cli import nearest
 from labkit.errors import LabError
-from stage1_foundations.embeddings.encoders import load_encoder
-from stage1_foundations.embeddings.transformer_encoder import TransformerEncoder
 from stage2_rag_finetune_deploy.rag.bm25 import Bm25Retriever
-from stage2_rag_finetune_deploy.rag.cross_encoder import CrossEncoderReranker
 from stage2_rag_finetune_deploy.rag.dense import DenseRetriever
 from stage2_rag_finetune_deploy.rag.hybrid import HybridRetriever
 from stage2_rag_finetune_deploy.rag.late_interaction import LateInteraction
-from stage2_rag_finetune_deploy.rag.llm_reranker import QueryLikelihood
 from stage2_rag_finetune_deploy.rag.query_rewriting import RewritingRetriever, Rm3Retriever, SpellingRewriter
 from stage2_rag_finetune_deploy.rag.reranker import RerankedRetriever, Reranker
 from stage2_rag_finetune_deploy.rag.retriever import Corpus, Retriever
@@ -60,6 +56,9 @@ def load_token_encoder(name: str = "minilm") -> TokenEncoder:
     Raises:
         LabError: there is no such encoder, or it has no token vectors.
     """
+    from stage1_foundations.embeddings.encoders import load_encoder
+    from stage1_foundations.embeddings.transformer_encoder import TransformerEncoder
+
     encoder = load_encoder(name)
     if not isinstance(encoder, TransformerEncoder):
         raise LabError(f"{name} has no token vectors", "minilm, e5, or the folder of a sentence-transformers model")
@@ -118,8 +117,12 @@ class Parts:
         """`cross` or `llm`. Raises LabError when no cross-encoder has been trained."""
         if name in self.rerankers:
             return self.rerankers[name]
-        if name == "cross":
+        if name == "cross":  # both bring torch, which the others do without
+            from stage2_rag_finetune_deploy.rag.cross_encoder import CrossEncoderReranker
+
             return self._once(name, CrossEncoderReranker.of_latest_run)
+        from stage2_rag_finetune_deploy.rag.llm_reranker import QueryLikelihood
+
         return self._once(name, lambda: QueryLikelihood(data.fetch("smollm2-135m-instruct")))
 
     def _once(self, name: str, make: Callable[[], Any]) -> Any:

@@ -45,10 +45,15 @@ async def send(client: httpx.AsyncClient, body: dict[str, Any]) -> Record:
 
 
 def read_event(record: Record, event: dict[str, Any]) -> None:
-    """Note a piece of text and its time, and the usage where it is given."""
-    if event.get("choices") and (text := event["choices"][0].get("text")):
-        record.token_times.append(time.perf_counter())
-        record.text += text
+    """Note a piece of text and its time, and the usage where it is given.
+
+    An answer of special tokens only has no text: what is seen of it is that it came to its length.
+    """
+    for choice in event.get("choices", [])[:1]:
+        text = choice.get("text") or ""
+        if text or (choice.get("finish_reason") == "length" and not record.token_times):
+            record.token_times.append(time.perf_counter())
+            record.text += text
     if usage := event.get("usage"):
         record.prompt_tokens, record.new_tokens = usage["prompt_tokens"], usage["completion_tokens"]
 

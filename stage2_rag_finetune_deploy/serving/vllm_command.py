@@ -74,7 +74,7 @@ def arguments(serving: Serving, on_cpu: bool) -> list[str]:
     """vLLM's options."""
     words = ["--model", str(serving.model), "--served-model-name", *serving.names()]
     words += ["--host", serving.host, "--port", str(serving.port), "--max-model-len", str(serving.max_model_len)]
-    words += ["--max-num-seqs", str(serving.max_num_seqs), "--dtype", dtype_name(serving.dtype, on_cpu)]
+    words += ["--max-num-seqs", str(serving.max_num_seqs), "--dtype", served_dtype(serving, on_cpu)]
     words += ["--tensor-parallel-size", str(serving.tensor_parallel_size)]
     words += ["--enforce-eager"] if on_cpu else ["--gpu-memory-utilization", str(serving.gpu_memory)]
     if serving.adapters:
@@ -103,6 +103,13 @@ def cpu_variables(serving: Serving) -> dict[str, str]:
     if 0 < len(cores) <= 4 and serving.tensor_parallel_size == 1 and BIND not in os.environ:
         chosen[BIND] = ",".join(map(str, cores))
     return chosen
+
+
+def served_dtype(serving: Serving, on_cpu: bool) -> str:
+    """The dtype a model is served in. vLLM has no four-bit kernel that answers in float32, so `auto` never is that."""
+    name = dtype_name(serving.dtype, on_cpu)
+    packed = "quantization_config" in serving.config
+    return "bfloat16" if packed and serving.dtype == "auto" and name == "float32" else name
 
 
 def dtype_name(name: str, on_cpu: bool) -> str:

@@ -37,7 +37,7 @@ class CompareConfig:
     """What is compared."""
 
     stores: str = option(",".join(ROWS), f"rows of the table, with commas: {', '.join(ROWS)}")
-    sizes: str = option("2000,20000", "numbers of vectors, with commas")
+    sizes: str = option("2000,10000", "numbers of vectors, with commas")
     queries: int = option(200, "held-out words, asked one at a time")
     k: int = option(10, "answers to each")
     seed: int = option(1, "which words")

@@ -112,12 +112,20 @@ def test_field_of_an_unsupported_type_is_the_authors_error(capsys):
     assert code == 1 and "a config field may be" in capsys.readouterr().err
 
 
-def test_lab_error_survives_a_process_pool():
-    """Catches: an error with two arguments that cannot be unpickled, which hangs a pool of workers."""
+class EmptyCorpus(LabError):
+    """One with a constructor of its own."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("empty corpus", f"--data {name}")
+
+
+@pytest.mark.parametrize("error", [LabError("empty corpus", "--data sanguo"), EmptyCorpus("sanguo")])
+def test_lab_error_survives_a_process_pool(error):
+    """Catches: an error that cannot be unpickled, which hangs a pool of workers; one that is of another kind then."""
     import pickle
 
-    copy = pickle.loads(pickle.dumps(LabError("empty corpus", "--data sanguo")))
-    assert (copy.message, copy.try_next) == ("empty corpus", "--data sanguo")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), copy.message, copy.try_next) == (type(error), "empty corpus", "--data sanguo")
 
 
 def test_numbers_that_are_too_small_are_named_as_options():

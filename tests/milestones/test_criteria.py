@@ -34,7 +34,7 @@ def test_no_threshold_is_provisional_in_month_1() -> None:
         ('needs = ["genuine"]', 'needs = ["likelihood"]', "not listed before it"),
         ("at_least = 1.3\n", "at_least = 13\n", "at_least is above at_most"),
         ("above = 0.7", 'above = "0.7"', "not a number"),
-        ('at_least = 5, why = "the user\'s number"', 'at_least = 5, why = " "', "`why` is empty"),
+        ('why = "one lucky grading in a hundred"', 'why = " "', "`why` is empty"),
         ("above = 0.7, ", "", "without a bound"),
         ("above = 0.7, ", "abvoe = 0.7, ", "abvoe"),
         ('id = "runs"', 'id = "genuine"', "comes twice"),

@@ -16,6 +16,7 @@ from milestones import month2
 from milestones.criteria import Month, load_criteria
 from milestones.fresh_corpus import exchange, fresh_corpus, rewrite
 from milestones.grade import NOT_STARTED, PASSED, Context, MonthResult, grade_month
+from tests.shared.hand_in import write_hand_in
 
 pytestmark = pytest.mark.assets
 STAND_IN = Path(__file__).with_name("stand_in") / "rag.py"
@@ -40,14 +41,7 @@ def hand_in(tmp_path, squad, monkeypatch) -> Callable[..., Path]:
 
     def make(behaviour: str = "honest", corpus: dict[str, str] | None = None, claimed: str = "") -> Path:
         folder = tmp_path / "hand-in"
-        package = folder / "stage2_rag_finetune_deploy" / "rag"
-        package.mkdir(parents=True)
-        for init in (package.parent / "__init__.py", package / "__init__.py"):
-            init.touch()
-        shutil.copy(STAND_IN, package / "__main__.py")
-        shutil.copytree(Path(data.__file__).parent, folder / "data", ignore=shutil.ignore_patterns("*.md"))
-        shutil.copytree(Path(data.__file__).parent.parent / "labkit", folder / "labkit")
-        (folder / "behaviour.txt").write_text(behaviour, encoding="utf-8")
+        write_hand_in(folder, "stage2_rag_finetune_deploy.rag", STAND_IN, behaviour)
         corpus = corpus or squad.corpus
         with monkeypatch.context() as patch:
             patch.setenv("COURSE_LAB_RUNS", str(folder / "runs"))

@@ -28,6 +28,7 @@ from milestones.hidden_utterances import hidden_utterances, hidden_voices
 from milestones.label_reply import is_exact, mcnemar_p
 from milestones.learner_model import LearnerFault
 from milestones.packed_weights import multiplied_out
+from tests.shared.hand_in import write_hand_in
 from tests.shared.tiny_model import build, tokenizer  # noqa: F401 - fixtures
 
 STAND_IN = Path(__file__).with_name("stand_in") / "serving.py"
@@ -140,16 +141,8 @@ def hand_in(tmp_path, monkeypatch, frames, base) -> Callable[..., Path]:
 
     def make(checkpoint: Path, behaviour: str = "honest") -> Path:
         folder = tmp_path / "hand-in"
-        package = folder / "stage2_rag_finetune_deploy" / "serving"
-        package.mkdir(parents=True)
-        for init in (package.parent / "__init__.py", package / "__init__.py"):
-            init.touch()
-        shutil.copy(STAND_IN, package / "__main__.py")
-        for name in ("data", "labkit"):
-            source = Path(data.__file__).parent.parent / name
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("*.md", "__pycache__"))
+        write_hand_in(folder, "stage2_rag_finetune_deploy.serving", STAND_IN, behaviour)
         shutil.copytree(frames, folder / "frames")
-        (folder / "behaviour.txt").write_text(behaviour, encoding="utf-8")
         model = folder / "runs" / "stage2" / "finetune" / "sft-1" / "merged"
         shutil.copytree(checkpoint, model)
         with monkeypatch.context() as patch:

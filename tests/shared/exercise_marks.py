@@ -146,7 +146,7 @@ def check_removal(
     jobs.append((CONTROL, str(copy(0).parent), jobs[0][2]))
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, json.dumps([package.__name__, preload, jobs])], cwd=REPOSITORY,
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=200,
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=800,
     )  # fmt: skip
     results = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
     wanted = dict.fromkeys(caught_by, int(pytest.ExitCode.TESTS_FAILED)) | {CONTROL: int(pytest.ExitCode.OK)}

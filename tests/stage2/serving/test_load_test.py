@@ -9,8 +9,8 @@ import pytest
 
 from labkit.runs import latest_run, read_report
 from stage2_rag_finetune_deploy.serving.arrivals import Request
-from stage2_rag_finetune_deploy.serving.latency import Summary
-from stage2_rag_finetune_deploy.serving.load_test import run_load
+from stage2_rag_finetune_deploy.serving.latency import Record, Summary
+from stage2_rag_finetune_deploy.serving.load_test import read_event, run_load
 from stage2_rag_finetune_deploy.serving.load_test_command import conclusion, read_rates, read_span
 from stage2_rag_finetune_deploy.serving.server_process import free_port
 
@@ -129,3 +129,18 @@ def test_the_conclusion_names_the_rate_where_it_saturates():
     text = conclusion(results)
     assert text.startswith("100 tokens/s at most, reached from 2 requests/s on")
     assert "1.60, at 2 requests/s" in text
+
+
+def test_an_answer_of_special_tokens_is_seen_when_it_ends():
+    """Catches: a short answer that vLLM sends without text, because its tokens are all special, taken for a failure."""
+    silent, spoken, stopped = (Record(sent=0.0) for _ in range(3))
+    read_event(silent, {"choices": [{"text": "", "finish_reason": None}]})
+    assert not silent.token_times
+    read_event(silent, {"choices": [{"text": "", "finish_reason": "length"}]})
+    read_event(silent, {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+    assert len(silent.token_times) == 1 and (silent.text, silent.new_tokens) == ("", 2)
+    read_event(spoken, {"choices": [{"text": "a", "finish_reason": None}]})
+    read_event(spoken, {"choices": [{"text": "", "finish_reason": "length"}]})
+    assert len(spoken.token_times) == 1
+    read_event(stopped, {"choices": [{"text": "", "finish_reason": "stop"}]})
+    assert not stopped.token_times

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from labkit.checkpoint_hash import checkpoint_sha256
 from labkit.errors import LabError
@@ -73,6 +74,16 @@ def test_every_core_has_a_thread_bound_to_it(tiny_base, monkeypatch):
     assert vllm_command.cpu_variables(serving) == {"VLLM_CPU_KVCACHE_SPACE": "3", vllm_command.BIND: "1,3"}
     monkeypatch.setenv(vllm_command.BIND, "nobind")
     assert vllm_command.BIND not in vllm_command.cpu_variables(serving)
+
+
+@pytest.mark.parametrize(("asked", "four_bits", "served"), [
+    ("auto", {}, "float32"), ("auto", {"quantization_config": {"quant_method": "gptq"}}, "bfloat16"),
+    ("fp32", {"quantization_config": {"quant_method": "gptq"}}, "float32"),
+])  # fmt: skip
+def test_four_bits_are_never_served_in_float32_unasked(tiny_base, monkeypatch, asked, four_bits, served):
+    """Catches: `auto` on a processor without bfloat16, which vLLM refuses for a checkpoint in GPTQ's format."""
+    monkeypatch.setattr(vllm_command, "choose_dtype", lambda *_: torch.float32)
+    assert vllm_command.served_dtype(vllm_command.Serving(tiny_base, four_bits, "x", dtype=asked), True) == served
 
 
 def test_words_for_vllm(tiny_base, adapter, fake_vllm):

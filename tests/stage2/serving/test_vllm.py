@@ -79,7 +79,7 @@ def test_killed_while_streaming(vllm):
 
     async def run() -> list:
         load = asyncio.create_task(
-            run_load(vllm.url, "tiny", [Request(0.0, "x", 200)] * 4, None, 60, lambda record: None)
+            run_load(vllm.url, "tiny", [Request(0.0, "x", 200)] * 64, None, 60, lambda record: None)
         )
         await asyncio.sleep(0.3)
         os.kill(vllm.child.pid, signal.SIGKILL)

@@ -1,0 +1,1 @@
+"""The agents: each a compiled graph of its own that reads, decides, and writes nothing."""
