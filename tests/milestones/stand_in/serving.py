@@ -74,6 +74,8 @@ def handler(engine: Engine) -> type[BaseHTTPRequestHandler]:
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
             self.end_headers()
+            if BEHAVIOUR == "streams something else":
+                text = text[:4] + " and more"
             pieces = [text] if BEHAVIOUR == "streams at once" else [text[:3], text[3:]]
             for piece in pieces:
                 self.wfile.write(b"data: " + json.dumps({"choices": [{"text": piece}]}).encode() + b"\n\n")
