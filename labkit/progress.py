@@ -86,7 +86,7 @@ class progress:  # noqa: N801 - used like a function
         """Set how much is done."""
         self.done = done
         if self._live:
-            self._live.update(self._task, completed=done)
+            self._live.update(self._task, completed=done, total=self.total)
         elif time.monotonic() - self._last_line >= PLAIN_EVERY:
             self._print_line()
 

@@ -6,6 +6,7 @@ A run's folder holds `adapter/` (PEFT's format), `merged/` (a plain checkpoint f
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ def run_sft(config: SftConfig, preset: str) -> None:
         introduce(config, train, model)
         whole, trainer = parameter_count(model)[1], train_by_hand if config.trainer == "hand" else train_by_trl
         done = trainer(model, tokenizer, train, validation, config, run.dir)
-        record_training(run, whole, train, done, config, model.device)
+        usual = replace(config, minutes=0.0) == PRESETS["cpu"] and done.step == config.steps  # what bands are for
+        record_training(run, whole, train, done, config, model.device, usual)
         run.artefact("adapter", kind="adapter")
         run.figure(loss_curve(done, run.dir / "loss.png", config.data), "training and validation loss")
         if is_random(config.base):
@@ -70,7 +72,7 @@ def run_sft(config: SftConfig, preset: str) -> None:
         if config.data in SETS and config.test_samples != 0:
             test = data.load_understanding(config.data, "test")
             test = evenly(test, config.test_samples) if config.test_samples else test
-            record_test(run, test, *answer(model, tokenizer, test), preset, config)
+            record_test(run, test, *answer(model, tokenizer, test), config.data, usual)
         run.next(f'{PROG} ask "where is KM204817?"')
 
 
@@ -102,10 +104,16 @@ def train_by_hand(
     with progress(total=config.steps, description="train") as bar:
 
         def on_step(trainer: HandTrainer, loss: float) -> None:
+            bar.total = trainer.config.steps
             bar.update(trainer.progress.step)
             bar.note(f"loss {loss:.3f}")
 
         done = trainer.train(on_step)
+    if done.step < config.steps:
+        console.print(
+            f"        {done.step} of {config.steps} steps, {done.seconds / done.step:.1f} s each: more do not fit into "
+            f"{config.minutes:g} minutes (--minutes 0 for all)", markup=False, style="yellow", soft_wrap=True,
+        )  # fmt: skip
     lora.save_adapter(model, folder / "adapter")
     return done
 
@@ -114,6 +122,8 @@ def train_by_trl(
     model: Any, tokenizer: Any, train: Samples, validation: Samples, config: SftConfig, folder: Path
 ) -> Progress:
     """TRL's SFTTrainer over PEFT; `folder/adapter` holds what came out."""
+    if config.minutes:
+        raise LabError("--minutes is of the loop by hand", "--steps, or --trainer hand")
     dtype, resume = model.dtype, None
     if config.resume:
         check_same_run(config, config.resume)
@@ -147,12 +157,13 @@ def load_tuned(model: Any, config: SftConfig, adapter: Path) -> Any:
 
 
 def record_training(
-    run: Run, whole: int, train: Samples, done: Progress, config: SftConfig, device: torch.device
+    run: Run, whole: int, train: Samples, done: Progress, config: SftConfig, device: torch.device, usual: bool
 ) -> None:
     """Loss, and what it cost.
 
     Args:
         whole: parameters of the base.
+        usual: whether this is the run that the time's band is for.
     """
     trained, size = lora.adapter_size(run.dir / "adapter")
     small, last = config.base is None, done.history[-1]
@@ -162,7 +173,8 @@ def record_training(
     record_cost(run, done.tokens, done.seconds, device, config.gpu_hour,
                 "of all samples that were trained on, repeated ones again")  # fmt: skip
     run.metric("val_loss", last["val_loss"], "nats/token", meaning="response tokens of validation samples")
-    run.metric("train_seconds", done.seconds, "s", (None, 480) if config == PRESETS["cpu"] else None, "steps alone")
+    run.metric("train_steps", done.step, "steps", meaning="of the optimiser")
+    run.metric("train_seconds", done.seconds, "s", (None, 480) if usual else None, "steps alone")
     run.metric("too_long", train.too_long, "samples", meaning="left out")
     run.metric("trainable_share", trained / (whole + trained), band=(None, 0.02) if small else None,
                meaning="of all parameters")  # fmt: skip
@@ -186,9 +198,9 @@ def answer(model: Any, tokenizer: Any, utterances: Sequence[Utterance]) -> tuple
 
 
 def record_test(
-    run: Run, test: Sequence[Utterance], replies: Sequence[str], seconds: float, preset: str, config: SftConfig
+    run: Run, test: Sequence[Utterance], replies: Sequence[str], seconds: float, name: str, usual: bool
 ) -> Scores:
-    """Exact match, intent, slots; all replies go to a file."""
+    """Exact match, intent, slots; all replies go to a file. `usual`: whether this is the run that has bands."""
     scores = score(test, replies)
     rows = [
         {"id": each.id, "text": each.text, "label": each.label, "reply": reply, "exact": exact}
@@ -196,7 +208,7 @@ def record_test(
     ]
     write_jsonl(run.dir / "replies.jsonl", rows)
     run.artefact("replies.jsonl", kind="replies")
-    bands = {"exact": (0.75, None), "intent": (0.90, None)} if config == PRESETS.get("cpu") else {}
+    bands = {"exact": (0.75, None), "intent": (0.90, None)} if usual else {}
     for name, value in scores.as_dict().items():
         run.metric(name, value, band=bands.get(name), meaning=f"{len(test)} test utterances")
     console.print(
@@ -204,7 +216,7 @@ def record_test(
         f"intent {scores.mean('intent'):.1%}, slot F1 {scores.slot_f1:.3f}, valid {scores.mean('valid'):.1%}",
         markup=False, soft_wrap=True,
     )  # fmt: skip
-    run.learnt(f"SFT: {scores.mean('exact'):.0%} of {config.data}'s test utterances exactly right.")
+    run.learnt(f"SFT: {scores.mean('exact'):.0%} of {name}'s test utterances exactly right.")
     return scores
 
 

@@ -25,6 +25,7 @@ class SftConfig:
                                      "Qwen2.5-7B's shape with random weights")  # fmt: skip
     trainer: str = option("hand", "the loop of this lab, or TRL's SFTTrainer with PEFT", ("hand", "trl"))
     steps: int = option(220, "optimiser steps")
+    minutes: float = option(0.0, "hand: of training; fewer --steps are made where this machine is slower; 0: all")
     batch: int = option(16, "samples a step")
     lr: float = option(2e-3, "peak rate of AdamW")
     warmup: int = option(10, "steps of linear warm-up")

@@ -7,14 +7,15 @@
 - only the positions that predict a response token go through the head, a fifth of the model
 - the frozen weights lie in bfloat16 where the processor multiplies it; A and B and their AdamW stay in float32
 
-A run that is resumed goes the same way as one that never stopped: the batches follow from seed and step.
+A run that is resumed goes the same way as one that never stopped: the batches follow from seed and step. Where minutes
+are given, the steps of the warm-up tell how many fit: up to there the rate does not depend on their number.
 """
 
 import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -189,14 +190,16 @@ class HandTrainer(AdapterTrainer):
         self.model.train()
         stream = batch_stream([len(row.ids) for row in self.rows], config.batch, config.seed, start=now.step)
         losses: list[float] = []
-        while now.step < config.steps:
+        while now.step < self.config.steps:
             started = time.perf_counter()
             rows = [self.rows[number] for number in next(stream)]
             losses.append(self.step(rows))
             now.seconds += time.perf_counter() - started
             now.tokens += sum(len(row.ids) for row in rows)
+            if config.minutes and now.step >= config.warmup and self.config is config:
+                self.config = replace(config, steps=steps_that_fit(config, now))
             on_step(self, losses[-1])
-            if now.step % config.eval_every == 0 or now.step == config.steps:
+            if now.step % config.eval_every == 0 or now.step == self.config.steps:
                 now.history.append({
                     "step": now.step, "train_loss": sum(losses) / len(losses), "val_loss": self.evaluate(),
                     "tokens": now.tokens, "seconds": round(now.seconds, 2),
@@ -217,6 +220,11 @@ class HandTrainer(AdapterTrainer):
     def evaluate(self) -> float:
         """Mean loss of all response tokens of the validation samples, in nats."""
         return validation_loss(self.model, self.validation, self.pad_id)
+
+
+def steps_that_fit(config: Any, now: Progress) -> int:
+    """How many of the steps fit into `config.minutes`, after what was seen so far; at least those that are done."""
+    return min(config.steps, max(now.step, int(60 * config.minutes * now.step / now.seconds)))
 
 
 MATTERS = (

@@ -3,8 +3,11 @@
 import shutil
 import socket
 import textwrap
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from labkit.cli import option
 from labkit.errors import LabError
@@ -63,12 +66,11 @@ def run_ingest(config: IngestConfig, preset: str) -> None:
             check_is_index(folder)
             shutil.rmtree(folder)
         with open_store(config.store, store_place(config.store, folder)) as store:
-            work = Ingestion(folder, store, encoder, config.chunker, config.cap, config.overlap)
+            read = token_means(config.encoder) if config.encoder in PACKAGED else None
+            work = Ingestion(folder, store, encoder, config.chunker, config.cap, config.overlap, read)
             changes = work.run(documents)
             settings, chunks = work.docs.settings(), work.docs.chunks()
         fresh = {*changes.new, *changes.changed, *changes.unfinished}
-        if fresh and config.encoder in PACKAGED:  # what `serve` would otherwise have to read before its first answer
-            load_token_encoder(config.encoder).passages([c.embedded for c in chunks if c.document in fresh])
         size = sum(len(document.get_content().encode()) for document in documents)
         run.data("corpus", settings["corpus_sha256"], size)
         run.metric("documents", len(documents))
@@ -78,6 +80,13 @@ def run_ingest(config: IngestConfig, preset: str) -> None:
         run.next("python -m stage2_rag_finetune_deploy.rag serve")
     counts = f"{len(documents):,} documents, {len(chunks):,} chunks; {summary(changes)}"
     console.print(f"{counts}: {shown(folder)}", markup=False)
+
+
+def token_means(encoder: str) -> Callable[[Sequence[str]], np.ndarray]:
+    """Chunks to the means of their token vectors, which stay in the cache: `serve` searches among them, and one pass
+    through the encoder is enough for both."""
+    tokens = load_token_encoder(encoder)
+    return lambda texts: np.stack([passage.mean for passage in tokens.passages(texts)])
 
 
 def summary(changes: Changes) -> str:

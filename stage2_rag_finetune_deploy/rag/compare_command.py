@@ -43,7 +43,7 @@ class CompareConfig:
     passages: int = option(0, "size of the corpus; 0 is the whole")
     variants: str = option(EVERY, "which, in the order of the table, with commas")
     encoder: str = option("minilm", "minilm, e5, or a folder")
-    llm_questions: int = option(24, "questions that the language model reranks")
+    llm_questions: int = option(10, "questions that the language model reranks")
     typo_questions: int = option(200, "questions that get a typo, to see what correction is worth; 0: none")
     timed: int = option(40, "questions on which the time is taken")
     seed: int = option(1, "draws the questions")
@@ -123,7 +123,8 @@ def take_times(parts: Parts, loaded: data.RetrievalSet, names: list[str], count:
     fresh = {name: getattr(part, "inner", part) for name, part in parts.rerankers.items()}
     cold = replace(parts, rerankers=fresh)
     queries = list(loaded.queries.values())[-count:]
-    return {name: milliseconds(cold, name, queries[:12] if name == "llm" else queries) for name in names}
+    few = queries[:6]  # a language model needs seconds for each
+    return {name: milliseconds(cold, name, few if name == "llm" else queries) for name in names}
 
 
 def typo_values(

@@ -9,11 +9,12 @@ vectors of two models do not compare.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from llama_index.core import Document
 from llama_index.core.schema import MetadataMode
 
@@ -80,14 +81,16 @@ class Ingestion:
         encoder: makes the vectors.
         chunker: name of a chunker of the chunking lab, or `dispatch`.
         cap, overlap: of its chunks, in the encoder's tokens.
+        read: texts to their vectors (N, D) of length 1, where a pass through the encoder serves something else, too.
     """
 
     def __init__(
         self, folder: Path, store: VectorStore, encoder: Encoder, chunker: str = "dispatch", cap: int = 200,
-        overlap: int = 0,
+        overlap: int = 0, read: Callable[[Sequence[str]], np.ndarray] | None = None,
     ) -> None:  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         self.docs, self.store, self.encoder = DocStore(folder / "documents.sqlite"), store, encoder
+        self.read = read or (lambda texts: encoder.encode(texts, "passage"))
         self.parser = make_chunker(chunker, cap, overlap, encoder)
         settings = {"encoder": encoder.name, "revision": encoder.revision, "chunker": chunker, "cap": cap,
                     "overlap": overlap, "store": store.name}  # fmt: skip
@@ -128,7 +131,7 @@ class Ingestion:
             mine = [as_chunk(node, document.node_id) for node in self.parser.get_nodes_from_documents([document])]
             self.docs.enter(document.node_id, sha256[document.node_id], mine)
             chunks += mine
-        made = self.encoder.encode([chunk.embedded for chunk in chunks], "passage")
+        made = self.read([chunk.embedded for chunk in chunks]) if chunks else ()
         records = [
             Record(chunk.id, vector, chunk.text, {"document": chunk.document, "kind": str(chunk.metadata["kind"])})
             for chunk, vector in zip(chunks, made, strict=True)

@@ -115,13 +115,16 @@ class TokenEncoder:
     @cached_property
     def model(self) -> Any:
         """The transformer without its pooling; in bfloat16 where the processor computes in it."""
+        import torch
         from transformers import AutoModel
         from transformers.utils import logging
 
         logging.disable_progress_bar()
         logging.set_verbosity_error()  # e5 has no pooler weights, and needs none
-        # eager: the fused attention kernel is slower in bfloat16 without AMX (stage1_foundations/gpt/NOTES.md)
-        model = AutoModel.from_pretrained(self.folder, dtype=self.dtype, attn_implementation="eager")
+        # the fused attention kernel is slower in bfloat16 without AMX (stage1_foundations/gpt/NOTES.md)
+        fused = self.dtype == torch.float32 or self.device.type != "cpu"
+        kernel = "sdpa" if fused else "eager"
+        model = AutoModel.from_pretrained(self.folder, dtype=self.dtype, attn_implementation=kernel)
         return model.to(self.device).eval()
 
     def query(self, text: str) -> TokenVectors:

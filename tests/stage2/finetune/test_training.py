@@ -25,6 +25,7 @@ class Settings:
     warmup: int = 2
     eval_every: int = 2
     seed: int = 1
+    minutes: float = 0.0
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,19 @@ def trainer(build, rows, tokenizer):
         return training.HandTrainer(model, rows, rows[:3], Settings(**changes), tokenizer.pad_token_id, folder)
 
     return make
+
+
+@pytest.mark.parametrize(("minutes", "made"), [(5 * 1.25 / 60, 5), (0.001, 2), (60.0, 8)])
+def test_minutes_decide_how_many_steps_there_are(trainer, monkeypatch, minutes, made):
+    """Catches: a machine that is slower than the course's training three times as long, a rate that never falls to zero
+    because the steps it fell for were never made, and steps beyond --steps."""
+    ticks = iter(number * 1.25 for number in range(99))  # a clock that says 1.25 s a step
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(ticks))
+    rates = []
+    one = trainer(minutes=minutes)
+    done = one.train(lambda trainer, loss: rates.append(trainer.optimizer.param_groups[0]["lr"]))
+    assert done.step == made == len(rates) and done.history[-1]["step"] == made
+    assert made < 3 or rates[-1] == pytest.approx(0.02 / (made - 2))
 
 
 def test_the_loss_is_transformers(build, rows, tokenizer):
