@@ -23,7 +23,7 @@ from stage2_rag_finetune_deploy.chunking.summary import Difference, Line, senten
 
 LEGEND = (
     "chunks: what is searched; size: tokens that a reader gets for a hit, median; cut: answers that no chunk holds "
-    "whole; R@5: share of the answers in the first five; R@1k: in the first 1,000 tokens (or --budget); index: seconds "
+    "whole; R@5: share of the answers in the first five; R@1k: in the first 1,000 tokens (or --budget); s: seconds "
     "to cut and embed. Green: the right chunker; against it, in a paired test corrected for the number of rows: "
     "- worse, + better, = no difference shown"
 )
@@ -126,8 +126,8 @@ def examine(exam: Exam, config: EvaluateConfig) -> list[Line]:
 
 def show(exam: Exam, lines: list[Line]) -> None:
     """One exam's table."""
-    table = Table(box=None, header_style="bold", padding=(0, 1), pad_edge=False)
-    for title in ("chunker", "chunks", "size", "cut", "MRR@10", "95 %", "R@5", "nDCG", "R@1k", "index s"):
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
+    for title in ("chunker", "chunks", "size", "cut", "MRR@10", "95 %", "R@5", "nDCG", "R@1k", "s"):
         table.add_column(title, justify="left" if title == "chunker" else "right", no_wrap=True)
     styles = {"right": "green", "wrong": "red", "": ""}
     for line in lines:

@@ -48,6 +48,7 @@ def run_sft(config: SftConfig, preset: str) -> None:
     """Train, export, measure."""
     require_at_least(config, 1, "steps", "batch", "rank", "eval_every", "max_length")
     model, tokenizer = load_placed(config.base, config.device, config.dtype)
+    computed_in = model.dtype
     train = load_samples(tokenizer, config.data, "train", config.max_length, config.limit)
     validation = load_samples(tokenizer, config.data, "validation", config.max_length, config.eval_samples)
     with start_run("stage2", "finetune", "sft", config, preset, config.seed) as run:
@@ -66,6 +67,7 @@ def run_sft(config: SftConfig, preset: str) -> None:
         if config.trainer == "trl":
             model = load_tuned(model, config, run.dir / "adapter")
         export_merged(model, tokenizer, run.dir / "merged")
+        model.to(computed_in)  # the weights stay as they were written; a processor may have to emulate their 16 bits
         run.artefact("merged", kind="model")
         if before is not None:
             record_forgetting(run, before, perplexity(model, tokenizer, config.forget_tokens))

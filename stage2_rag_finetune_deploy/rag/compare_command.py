@@ -186,19 +186,19 @@ def show(
     """The table."""
     count = max(len(result) for result in scored.values())
     console.print(f"\n{config.data}: {count:,} questions, {size:,} passages", highlight=False)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for title, justify in (("", "left"), ("MRR@10", "right"), ("nDCG@10", "right"), ("R@10", "right"),
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    for title, justify in (("", "left"), ("MRR@10", "right"), ("nDCG", "right"), ("R@10", "right"),
                            ("against", "left"), ("ΔMRR", "right"), ("95 % interval", "right"), ("p", "right"),
                            ("p50 ms", "right"), ("p95", "right")):  # fmt: skip
-        table.add_column(title, justify=justify, no_wrap=bool(title))
+        table.add_column(title, justify=justify, no_wrap=True)
     for name, result in scored.items():
         against = row_above(name, list(scored))
         compared = gains.get(name)
         cells = ["", "", "", ""] if compared is None else [
-            against, f"{compared.difference:+.3f}", f"{compared.low:+.3f} {compared.high:+.3f}", f"{compared.p:.4f}",
+            against, f"{compared.difference:+.3f}", f"{compared.low:+.3f} {compared.high:+.3f}", f"{compared.p:.3f}",
         ]  # fmt: skip
         means = [f"{result.values[measure].mean():.3f}" for measure in ("mrr@10", "ndcg@10", "recall@10")]
-        few = f" ({len(result)} q)" if len(result) < count else ""
+        few = f" {len(result)}" if len(result) < count else ""
         quantiles = [f"{value:.0f}" for value in np.quantile(times[name], [0.5, 0.95])]
         table.add_row(f"{name}{few}", *means, *cells, *quantiles)
     console.print(table)
@@ -207,8 +207,9 @@ def show(
         compared = differences(typos, "mrr@10")["spelling"]
         console.print(f"with a typo in each of {len(typos['late']):,} questions: late {before:.3f}, corrected first "
                       f"{after:.3f}, p {compared.p:.4f}", highlight=False)  # fmt: skip
-    for name in scored:
-        console.print(f"  {name:<9} {VARIANTS[name].title}", style="dim", highlight=False)
+    for name, result in scored.items():
+        few = f"; {len(result)} questions only" if len(result) < count else ""
+        console.print(f"  {name:<9} {VARIANTS[name].title}{few}", style="dim", highlight=False)
 
 
 def draw(config: CompareConfig, scored: dict[str, Scored], times: dict[str, np.ndarray], run: Run) -> None:

@@ -68,7 +68,7 @@ def run_compare(config: CompareConfig, preset: str) -> None:
                     skipped[label] = error
         if not figures:
             raise next(iter(skipped.values()))
-        show(figures, skipped, max(sizes))
+        show(figures, skipped)
         run.artefact("table.json", "table")
         run.figure(plot(figures, run.dir / "growth.png"), "How each store grows")
         record(run, figures, skipped)
@@ -120,19 +120,20 @@ def opened(name: str, label: str, options: dict, folder: Path) -> Iterator[tuple
         yield stack.enter_context(open_store(name, location, **options)), place
 
 
-def show(figures: list[Measured], skipped: dict[str, LabError], size: int) -> None:
+def show(figures: list[Measured], skipped: dict[str, LabError]) -> None:
     """The table in the terminal."""
-    title = "GloVe words in 50 dimensions; one query at a time, median and 95th percentile in ms"
-    table = Table("store", title=title, title_justify="left", caption="filter: 10 % of the rows pass")
-    for name in ("vectors", "in / s", "p50", "p95", "filter", "hybrid", "recall", "disk"):
-        table.add_column(name, justify="right")
+    title = "GloVe words in 50 dimensions; one query at a time, milliseconds"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("store", "vectors", "in / s", "p50", "p95", "filter", "hybrid", "recall", "disk"):
+        table.add_column(name, justify="left" if name == "store" else "right", no_wrap=True)
     for one in figures:
         table.add_row(
             one.store, f"{one.rows:,}", f"{one.ingest:,.0f}", f"{one.p50['search']:.1f}", f"{one.p95['search']:.1f}",
             f"{one.p50['filter']:.1f}", f"{one.p50['hybrid']:.1f}", f"{one.recall:.3f}",
-            human_size(one.disk) if one.disk > 0 else "elsewhere", end_section=one.rows == size,
+            human_size(one.disk) if one.disk > 0 else "elsewhere",
         )  # fmt: skip
     console.print(table)
+    console.print("p50, p95: of a search; filter: 10 % of the rows pass", style="dim")
     for label, error in skipped.items():
         console.print(f"left out: {label}: {error.message}\n  try: {error.try_next}", markup=False, style="yellow")
 
