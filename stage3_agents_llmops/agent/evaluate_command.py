@@ -8,9 +8,10 @@ python -m stage3_agents_llmops.agent evaluate --via service --user-endpoint http
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,7 +31,15 @@ from stage3_agents_llmops.agent.evaluation.in_process import AgentInProcess
 from stage3_agents_llmops.agent.evaluation.llm_user import LlmUser
 from stage3_agents_llmops.agent.evaluation.player import Outcome
 from stage3_agents_llmops.agent.evaluation.service_host import AgentAsService
-from stage3_agents_llmops.agent.evaluation.suite import CUSTOMERS, SuiteResult, make_shop, run_suite, scripts_of
+from stage3_agents_llmops.agent.evaluation.suite import (
+    CUSTOMERS,
+    SuiteResult,
+    make_shop,
+    run_suite,
+    scripts_of,
+    together,
+)
+from stage3_agents_llmops.agent.evaluation.trial_processes import in_processes, shares
 from stage3_agents_llmops.agent.model_client import ModelClient
 from stage3_agents_llmops.agent.settings import AgentSettings
 
@@ -48,7 +57,8 @@ class EvaluateConfig:
     customers: str = option("core", "without --only: the core of the scripts, or all", choices=("core", "all"))
     seed: int = option(1, "of the shop, the orders and the words")
     via: str = option("agent", "the agent in this process, or its service over HTTP", choices=("agent", "service"))
-    concurrency: int = option(2, "conversations at the same time")
+    concurrency: int = option(2, "conversations at the same time, in each process")
+    processes: int = option(1, "that share the agent's trials, each with a shop of its own")
     controls: str = option("all", "agents that must fail: all, cheap (null and refuser), none",
                            choices=("all", "cheap", "none"))  # fmt: skip
     endpoint: str = option("", "OpenAI-compatible server that understands messages; empty: the classifier")
@@ -60,19 +70,19 @@ class EvaluateConfig:
 
 PRESETS = {
     "smoke": EvaluateConfig(trials=1, only=SMOKE, controls="cheap"),
-    "cpu": EvaluateConfig(controls="cheap"),
-    "study": EvaluateConfig(trials=6, customers="all"),
+    "cpu": EvaluateConfig(controls="cheap", processes=2),
+    "study": EvaluateConfig(trials=6, customers="all", processes=2),
 }
 
 
 def run_evaluate(config: EvaluateConfig, preset: str) -> int:
     """Play, judge, write the report; exit code 1 where nothing could be played."""
-    require_at_least(config, 1, "trials", "concurrency")
-    scripts = scripts_of(config.only, config.customers == "core")
+    require_at_least(config, 1, "trials", "concurrency", "processes")
+    scripts = chosen_scripts(config)
     if not scripts:
         raise LabError(f"no customer is called {config.only!r}", "a name, theme or language of evaluation/customers")
     with start_run("stage3", "agent", "evaluate", config, preset, config.seed) as run:
-        results = asyncio.run(play_all(config, scripts, run.dir))
+        results = play_all(config, len(scripts))
         report(run, config, scripts, results)
         show_table(results, config.trials)
         if config.show:
@@ -81,21 +91,39 @@ def run_evaluate(config: EvaluateConfig, preset: str) -> int:
     return 0
 
 
-async def play_all(config: EvaluateConfig, scripts: list[Script], folder: Path) -> dict[str, SuiteResult]:
+def chosen_scripts(config: EvaluateConfig) -> list[Script]:
+    """The customers that are played."""
+    return scripts_of(config.only, config.customers == "core")
+
+
+def play_all(config: EvaluateConfig, scripts: int) -> dict[str, SuiteResult]:
     """The agent and its controls, each on a shop of its own."""
     names = ["agent", *{"none": (), "cheap": ("null", "refuser"), "all": ("null", "refuser", *HIDING)}[config.controls]]
     trials = {name: config.trials if name == "agent" else 1 for name in names}
-    results = {}
-    with progress(total=len(scripts) * sum(trials.values()), description="conversations") as bar:
-        for name in names:
-            with tempfile.TemporaryDirectory(prefix=f"evaluate-{name}-") as scratch:
-                shop = make_shop(Path(scratch, "shop.sqlite"), config.seed)
-                async with agent_of(name, config, shop, Path(scratch, "state")) as agent, customers_of(config) as wrap:
-                    results[name] = await run_suite(
-                        agent, scripts, shop, seed=config.seed, trials=trials[name], concurrency=config.concurrency,
-                        wrap=wrap, done=lambda outcome: bar.advance(),
-                    )  # fmt: skip
-    return results
+    with progress(total=scripts * sum(trials.values()), description="conversations") as bar:
+        return {name: play(config, name, shares(trials[name], config.processes), bar.advance) for name in names}
+
+
+def play(config: EvaluateConfig, name: str, parts: Sequence[range], done: Callable[[], None]) -> SuiteResult:
+    """All trials of one agent, in one process or in several."""
+    if len(parts) > 1:
+        return together(in_processes(partial(play_part, config, name), parts, done))
+    return play_part(config, name, parts[0], done)
+
+
+def play_part(config: EvaluateConfig, name: str, trials: range, done: Callable[[], None]) -> SuiteResult:
+    """Some trials of one agent."""
+
+    async def played() -> SuiteResult:
+        with tempfile.TemporaryDirectory(prefix=f"evaluate-{name}-") as scratch:
+            shop = make_shop(Path(scratch, "shop.sqlite"), config.seed)
+            async with agent_of(name, config, shop, Path(scratch, "state")) as agent, customers_of(config) as wrap:
+                return await run_suite(
+                    agent, chosen_scripts(config), shop, seed=config.seed, trials=trials,
+                    concurrency=config.concurrency, wrap=wrap, done=lambda outcome: done(),
+                )  # fmt: skip
+
+    return asyncio.run(played())
 
 
 @asynccontextmanager

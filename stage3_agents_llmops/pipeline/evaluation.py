@@ -132,7 +132,7 @@ async def conversations(host: Any, shop: Path, size: EvaluationSize) -> dict[str
     scripts = [script for script in scripts_of(core=True) if not script.restarts]
     chosen = sorted(Random(f"scripts {size.seed}").sample(scripts, min(size.conversations, len(scripts))),
                     key=lambda script: script.name)  # fmt: skip
-    trials = max(1, size.conversations // len(chosen))
+    trials = range(max(1, size.conversations // len(chosen)))
     result = await run_suite(host, chosen, shop, seed=size.seed, trials=trials, concurrency=2)
     outcomes = sorted(result.outcomes, key=lambda outcome: (outcome.name, outcome.trial))
     solved = [int(outcome.verdict is not None and outcome.verdict.solved) for outcome in outcomes]

@@ -64,6 +64,12 @@ class SuiteResult:
         return mean_pass_power([(len(trials), sum(trials)) for trials in tasks.values()], k)
 
 
+def together(results: Sequence[SuiteResult]) -> SuiteResult:
+    """Trials that were played apart, as one result."""
+    outcomes = sum((result.outcomes for result in results), ())
+    return SuiteResult(outcomes, sum((result.elsewhere for result in results), ()))
+
+
 def scripts_of(only: str = "", core: bool = False, folder: Path = CUSTOMERS) -> list[Script]:
     """The evaluation's scripts: the core of them, all, or those whose name, theme or language stands in `only`.
 
@@ -83,10 +89,13 @@ def make_shop(path: Path, seed: int) -> Path:
 
 
 async def run_suite(
-    agent: Agent, scripts: Sequence[Script], shop: Path, *, seed: int, trials: int, concurrency: int = 4,
+    agent: Agent, scripts: Sequence[Script], shop: Path, *, seed: int, trials: Sequence[int], concurrency: int = 4,
     wrap: Wrap = lambda case: case, done: Callable[[Outcome], None] = lambda outcome: None,
 ) -> SuiteResult:  # fmt: skip
-    """Play every script `trials` times. Those that leave in between are played last, and share one restart.
+    """Play every script once a trial. Those that leave in between are played last, and share one restart.
+
+    Args:
+        trials: their numbers, which decide orders and words.
 
     Raises:
         LabError: the shop has too few customers of some kind.
@@ -95,7 +104,7 @@ async def run_suite(
     market = Market.of(before)
     seats = [
         Seat(script, trial, market.find(script, Random(f"{seed} {trial} {script.name} shop")))
-        for trial in range(trials) for script in scripts
+        for trial in trials for script in scripts
     ]  # fmt: skip
     slots = asyncio.Semaphore(concurrency)
 

@@ -34,7 +34,7 @@ def shop(tmp_path_factory):
 @pytest.mark.parametrize(("agent", "most"), [(NullAgent(), 0.05), (RefusingAgent(), 0.15)])
 def test_doing_nothing_solves_next_to_nothing(shop, agent, most):
     """Catches: tasks that are solved by staying out of trouble (tau2-bench, issue 384)."""
-    result = asyncio.run(run_suite(agent, scripts_of(), shop, seed=2, trials=1))
+    result = asyncio.run(run_suite(agent, scripts_of(), shop, seed=2, trials=[0]))
     assert len(result.judged) == len(scripts_of()) and result.pass_power(1) <= most
     assert result.violations == result.unconfirmed == 0
 
@@ -151,7 +151,7 @@ def test_trials_that_could_not_be_held_are_counted_apart(shop):
             return await super().converse(customer_id, language, thread_id)
 
     scripts = scripts_of("cancels_in_time,parcel_then_invoice")
-    result = asyncio.run(run_suite(Flaky(), scripts, shop, seed=3, trials=2))
+    result = asyncio.run(run_suite(Flaky(), scripts, shop, seed=3, trials=[0, 1]))
     assert (len(result.judged), result.infrastructure_errors) == (2, 2)
     assert result.pass_power(1) == 0 and result.pass_power(1, theme="policy") is None
 
