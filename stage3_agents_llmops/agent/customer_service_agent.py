@@ -81,6 +81,7 @@ class CustomerServiceAgent:
         async with AsyncExitStack() as stack:
             checkpointer = await stack.enter_async_context(open_checkpointer(settings))
             opened = await asyncio.to_thread(open_services, settings, services | {"release": release})
+            stack.callback(opened.profiles.close)
             await warm(opened.understander)
             for client in (opened.wording, getattr(getattr(opened.understander, "first", None), "client", None)):
                 if client is not None:

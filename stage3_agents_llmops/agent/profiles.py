@@ -54,10 +54,11 @@ class ProfileStore:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
+        # one connection stays open: whenever the last one is closed, SQLite copies its log into the database and waits
+        self._kept = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
         try:
-            with self._open() as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute(SCHEMA)
+            self._kept.execute("PRAGMA journal_mode=WAL")
+            self._kept.execute(SCHEMA)
         except sqlite3.DatabaseError as error:
             raise LabError(f"{self.path} cannot be used: {error}", "remove it, or another --state") from None
 
@@ -97,6 +98,10 @@ class ProfileStore:
         """Remove a customer's profile; whether there was one."""
         with self._lock, self._open() as connection:
             return connection.execute("DELETE FROM profiles WHERE customer_id = ?", (customer_id,)).rowcount > 0
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._kept.close()
 
     def _open(self) -> closing:
         return closing(sqlite3.connect(self.path, timeout=10, isolation_level=None))

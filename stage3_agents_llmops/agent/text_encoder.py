@@ -14,6 +14,7 @@ tokens.
 
 import json
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -29,12 +30,16 @@ from stage1_foundations.embeddings.transformer_encoder import folder_revision
 from stage2_rag_finetune_deploy.rag.token_vectors import LONGEST, TokenCache, TokenEncoder, TokenVectors, joined
 
 BATCH = 32
+REMEMBERED, SHORT = 256, 64  # stretches that are kept in memory, of so many word pieces at most: 25 MB
 WORDS = "embeddings.word_embeddings.weight"  # (V, D), stays on disk
 Array = np.ndarray
 
 
 class Bert:
     """A BERT encoder from its folder. Several threads may use one object.
+
+    What was read last is remembered for a while: a question is classified and then searched for, and people say "yes"
+    and "thanks" again and again.
 
     Args:
         folder: config.json, model.safetensors and tokenizer.json.
@@ -48,6 +53,8 @@ class Bert:
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._file = safe_open(folder / "model.safetensors", "np")
         self._words = self._file.get_slice(WORDS)
+        self._memory: OrderedDict[tuple[int, ...], Array] = OrderedDict()
+        self._remembering = threading.Lock()
         self._reading = threading.Lock()  # truncation is a setting of the tokenizer that threads share
         names = [name for name in self._file.keys() if name != WORDS]  # noqa: SIM118
         self.weights = {name: self._file.get_tensor(name).astype(np.float32) for name in names}
@@ -61,8 +68,23 @@ class Bert:
         return [first.ids, *(more.ids for more in first.overflowing)]
 
     def read(self, stretches: Sequence[list[int]]) -> list[Array]:
-        """Each stretch's tokens in context, float32 (T, D). Stretches of equal length share a pass, so nothing is
-        padded and nothing has to be masked."""
+        """Each stretch's tokens in context, float32 (T, D), not to be written to."""
+        keys = [tuple(ids) for ids in stretches]
+        with self._remembering:
+            known = {key: self._memory[key] for key in keys if key in self._memory}
+        new = [key for key in dict.fromkeys(keys) if key not in known]
+        known |= dict(zip(new, self._read(new), strict=True))
+        with self._remembering:
+            for key in keys:
+                if len(key) <= SHORT:
+                    self._memory[key] = known[key]
+                    self._memory.move_to_end(key)
+            while len(self._memory) > REMEMBERED:
+                self._memory.popitem(last=False)
+        return [known[key] for key in keys]
+
+    def _read(self, stretches: Sequence[tuple[int, ...]]) -> list[Array]:
+        """Stretches of equal length share a pass, so nothing is padded and nothing has to be masked."""
         by_length: dict[int, list[int]] = {}
         for place, ids in enumerate(stretches):
             by_length.setdefault(len(ids), []).append(place)
@@ -72,7 +94,7 @@ class Bert:
                 batch = places[start : start + BATCH]
                 states = self.forward(np.array([stretches[place] for place in batch]))
                 for place, state in zip(batch, states, strict=True):
-                    read[place] = state
+                    read[place] = state.copy()  # not a view, which would keep the whole batch
         return read
 
     def forward(self, ids: Array) -> Array:

@@ -67,7 +67,8 @@ def _watch(
 
 def send(rollout: Rollout, arms: Mapping[str, tuple[str, str]], number: int, step: str) -> list[RunRecord]:
     """Labelled questions to both arms, the same ones to each."""
-    if not rollout.schedule.probes:
+    count = rollout.schedule.shadow_probes if step == "shadow" else rollout.schedule.probes
+    if not count:
         return []
 
     def one(role: str, arm: str, release: str) -> Any:
@@ -75,7 +76,7 @@ def send(rollout: Rollout, arms: Mapping[str, tuple[str, str]], number: int, ste
         backend = rollout.fleet.processes.find(name).url
         return send_probes(
             backend, rollout.fleet.token_of(shadow=arm == "shadow"), rollout.parts.run_log, arm=arm, release=release,
-            count=rollout.schedule.probes, seed=seed_of(step, number), concurrency=rollout.schedule.concurrency,
+            count=count, seed=seed_of(step, number), concurrency=rollout.schedule.concurrency,
             probes=rollout.parts.probes, instance=name,
         )  # fmt: skip
 

@@ -107,6 +107,7 @@ async def intent_accuracy(understander: Any, size: EvaluationSize) -> Figure:
     for language in ("en", "zh"):
         items = read_customer_service(language, "test")
         chosen += Random(f"intents {size.seed}").sample(items, min(size.intents // 2, len(items)))
+    read_together([item.text for item in chosen])
     outcomes = [int((await understander.understand(item.text, item.language)).intent == item.intent) for item in chosen]
     return share(outcomes, [item.id for item in chosen])
 
@@ -118,11 +119,19 @@ def retrieval_accuracy(knowledge: Any, size: EvaluationSize) -> Figure:
     held_out = [(language, question) for language in LANGUAGES
                 for question in load_help_questions(language)[1::2] if question.article]  # fmt: skip
     chosen = Random(f"questions {size.seed}").sample(held_out, min(size.questions, len(held_out)))
+    read_together([question.text for _, question in chosen])
     outcomes = []
     for language, question in chosen:
         found = knowledge.search(question.text, language, k=1)
         outcomes.append(int(bool(found) and found[0].id == f"{language}/{question.article}"))
     return share(outcomes, [f"{language} {question.text}" for language, question in chosen])
+
+
+def read_together(texts: Sequence[str]) -> None:
+    """Have E5 read texts in batches, which is three times as quick as one by one; it remembers them for a while."""
+    from stage3_agents_llmops.agent.text_encoder import REMEMBERED, load_e5
+
+    load_e5().encode_now(texts[:REMEMBERED], "query")
 
 
 async def conversations(host: Any, shop: Path, size: EvaluationSize) -> dict[str, Figure]:

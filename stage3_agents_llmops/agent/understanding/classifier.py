@@ -20,6 +20,7 @@ import threading
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,14 @@ import numpy as np
 import data
 from data.customer_service.schema import SLOTS_OF
 from labkit.assets import cache_root
-from labkit.files import atomic_path
+from labkit.errors import LabError
 from labkit.progress import error_console
 from stage3_agents_llmops.agent.understanding.language import language_of
+from stage3_agents_llmops.agent.understanding.linear_heads import LENGTHS, TextHead, VectorHead
 from stage3_agents_llmops.agent.understanding.slots import find_reason, find_slots
 from stage3_agents_llmops.agent.understanding.understander import Understanding
 
-VERSION = 3  # changes when training does, so that an older artefact is not used
+VERSION = 4  # changes when training does, so that an older artefact is not used
 LANGUAGES = ("en", "zh")
 SHORT = Path(__file__).with_name("short_requests.toml")
 GIVEN_UP = 0.05  # share of the validation split's requests in scope on which the classifier may abstain
@@ -81,8 +83,8 @@ class IntentClassifier:
     """
 
     intents: list[str]
-    heads: tuple[Any, Any]  # of the intent: on vectors, on texts
-    reason_heads: tuple[Any, Any]
+    heads: tuple[VectorHead, TextHead]  # of the intent
+    reason_heads: tuple[VectorHead, TextHead]
     exponent: float = 1.0
     threshold: float = 0.0
     encoder: Any = None
@@ -103,7 +105,7 @@ class IntentClassifier:
         on_vectors, on_texts = (head.predict_proba(given) for head, given in
                                 zip(self.reason_heads, (vectors, lowered(texts)), strict=True))  # fmt: skip
         scores = EMBEDDING_SHARE * on_vectors + (1 - EMBEDDING_SHARE) * on_texts
-        codes = [str(code) for code in self.reason_heads[0].classes_]
+        codes = self.reason_heads[0].classes
         for row, text in zip(scores, texts, strict=True):
             if (code := find_reason(text)) in codes:
                 row[codes.index(code)] += WORDS_BONUS
@@ -134,12 +136,12 @@ def ngram_counter() -> Any:
     """Texts to weighted counts of character n-grams."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return TfidfVectorizer(sublinear_tf=True, analyzer="char_wb", ngram_range=(1, 4), min_df=2)
+    return TfidfVectorizer(sublinear_tf=True, analyzer="char_wb", ngram_range=(LENGTHS[0], LENGTHS[-1]), min_df=2)
 
 
 def fit_pair(
     vectors: np.ndarray, labels: list[str], many: list[data.Utterance], many_labels: list[str]
-) -> tuple[Any, Any]:
+) -> tuple[VectorHead, TextHead]:
     """A head on vectors, and one on the n-grams of (more) utterances."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -148,7 +150,8 @@ def fit_pair(
     on_texts = make_pipeline(ngram_counter(), LogisticRegression(C=10, max_iter=2000))
     with threadpool_limits(1):  # small products: on busy cores threads wait for one another more than they work
         on_texts.fit(lowered([item.text for item in many]), many_labels)
-        return LogisticRegression(C=10, max_iter=2000).fit(vectors, labels), on_texts
+        on_vectors = LogisticRegression(C=10, max_iter=2000).fit(vectors, labels)
+    return VectorHead.of(on_vectors), TextHead.of(on_texts)
 
 
 def calibrate(classifier: IntentClassifier, validation: list[data.Utterance], vectors: np.ndarray) -> None:
@@ -192,20 +195,18 @@ def train(
     few, many = ([item for item in items if "reason" in SLOTS_OF[item.intent]] for items in (once, every))
     labels, many_labels = ([item.slots.get("reason", NO_REASON) for item in items] for items in (few, many))
     reason_heads = fit_pair(vectors[asked], labels, many, many_labels)
-    classifier = IntentClassifier([str(name) for name in heads[0].classes_], heads, reason_heads)
+    classifier = IntentClassifier(heads[0].classes, heads, reason_heads)
     calibrate(classifier, validation, encoder.encode([item.text for item in validation], "symmetric"))
     return classifier
 
 
 def artefact(encoder: Any) -> Path:
-    """Where the trained heads lie; the name changes with the data, the encoder, the library and VERSION."""
-    import sklearn
-
+    """Folder of the trained heads; its name changes with the data, the encoder, the library and VERSION."""
     items = utterances("train") + short_requests("train") + utterances("validation")
     read = "".join(f"{item.text}\t{item.label}\n" for item in items)
     sums = hashlib.sha256(read.encode()).hexdigest()
-    key = json.dumps([VERSION, sklearn.__version__, np.__version__, encoder.revision, sums])
-    return cache_root() / "intent_classifier" / f"{hashlib.sha256(key.encode()).hexdigest()[:12]}.joblib"
+    key = json.dumps([VERSION, version("scikit-learn"), np.__version__, encoder.revision, sums])
+    return cache_root() / "intent_classifier" / hashlib.sha256(key.encode()).hexdigest()[:12]
 
 
 _loading = threading.Lock()
@@ -220,23 +221,21 @@ def load_classifier() -> IntentClassifier:
     Raises:
         LabError: E5 cannot be fetched.
     """
-    import joblib
-
     from stage3_agents_llmops.agent.text_encoder import load_e5
+    from stage3_agents_llmops.agent.understanding.stored_classifier import load_stored, save_classifier
 
     with _loading:
         encoder = load_e5()
         path = artefact(encoder)
         if path not in _loaded:
             try:
-                classifier = joblib.load(path)
-            except Exception as error:  # a cut-off pickle raises whatever it likes
-                reason = "for the first time" if isinstance(error, FileNotFoundError) else "again: its file is damaged"
+                classifier = load_stored(path, encoder)
+            except LabError:
+                reason = "again: its file is damaged" if path.exists() else "for the first time"
                 error_console.print(f"training the intent classifier {reason} (about a minute)", markup=False)
                 classifier = train(encoder)
-                with atomic_path(path) as temporary:
-                    joblib.dump(classifier, temporary)
-            classifier.encoder = encoder
+                classifier.encoder = encoder
+                save_classifier(classifier, path)
             classifier.understand("hello")  # loads the encoder's weights: the first customer does not wait for them
             _loaded[path] = classifier
         return _loaded[path]

@@ -16,6 +16,7 @@ import numpy as np
 
 from labkit.errors import LabError
 from labkit.files import atomic_path, write_json
+from stage3_agents_llmops.agent.understanding.linear_heads import TextHead, VectorHead
 
 FORMAT = 1
 HEADS = ("intent", "reason")
@@ -33,12 +34,11 @@ def save_classifier(classifier: Any, folder: Path, **more: Any) -> Path:
     ngrams: dict[str, list[str]] = {}
     classes: dict[str, list[str]] = {}
     for name, (on_vectors, on_texts) in zip(HEADS, (classifier.heads, classifier.reason_heads), strict=True):
-        counter, head = on_texts.steps[0][1], on_texts.steps[-1][1]
-        arrays |= weights(f"{name}.vectors", on_vectors) | weights(f"{name}.texts", head)
-        arrays[f"{name}.idf"] = np.ascontiguousarray(counter.idf_)
-        ngrams[name] = sorted(counter.vocabulary_, key=counter.vocabulary_.get)
-        classes[name] = [str(label) for label in on_vectors.classes_]
-        if classes[name] != [str(label) for label in head.classes_]:
+        arrays |= weights(f"{name}.vectors", on_vectors) | weights(f"{name}.texts", on_texts.head)
+        arrays[f"{name}.idf"] = np.ascontiguousarray(on_texts.idf)
+        ngrams[name] = sorted(on_texts.ngrams, key=on_texts.ngrams.get)
+        classes[name] = on_vectors.classes
+        if classes[name] != on_texts.classes:
             raise ValueError(f"the {name} heads know different labels")
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / "heads.safetensors") as temporary:
@@ -49,9 +49,9 @@ def save_classifier(classifier: Any, folder: Path, **more: Any) -> Path:
     return write_json(folder / "model.json", model | calibrated | more)
 
 
-def weights(name: str, head: Any) -> dict[str, np.ndarray]:
+def weights(name: str, head: VectorHead) -> dict[str, np.ndarray]:
     """Of a logistic regression."""
-    arrays = {f"{name}.coef": head.coef_, f"{name}.intercept": head.intercept_}
+    arrays = {f"{name}.coef": head.coef, f"{name}.intercept": head.intercept}
     return {key: np.ascontiguousarray(array) for key, array in arrays.items()}
 
 
@@ -83,32 +83,23 @@ def load_stored(folder: Path, encoder: Any) -> Any:
         raise LabError(f"the classifier in {folder} cannot be read: {error!r}", advice) from None
 
 
-def pair(arrays: dict[str, np.ndarray], ngrams: list[str], classes: list[str], name: str) -> tuple[Any, Any]:
+def pair(
+    arrays: dict[str, np.ndarray], ngrams: list[str], classes: list[str], name: str
+) -> tuple[VectorHead, TextHead]:
     """A head on vectors and one on texts, as `fit_pair` gives them."""
-    from sklearn.pipeline import make_pipeline
-
-    from stage3_agents_llmops.agent.understanding.classifier import ngram_counter
-
-    counter = ngram_counter()
-    counter.vocabulary_ = {ngram: column for column, ngram in enumerate(ngrams)}
-    counter.fixed_vocabulary_ = True
-    counter.idf_ = checked(arrays[f"{name}.idf"], (len(ngrams),))
+    columns = {ngram: column for column, ngram in enumerate(ngrams)}
+    idf = checked(arrays[f"{name}.idf"], (len(ngrams),))
     on_vectors = regression(arrays, f"{name}.vectors", classes)
-    on_texts = make_pipeline(counter, regression(arrays, f"{name}.texts", classes, len(ngrams)))
-    return on_vectors, on_texts
+    return on_vectors, TextHead(columns, idf, regression(arrays, f"{name}.texts", classes, len(ngrams)))
 
 
-def regression(arrays: dict[str, np.ndarray], name: str, classes: list[str], columns: int | None = None) -> Any:
-    """A fitted logistic regression from its weights. Raises ValueError: their shapes do not fit."""
-    from sklearn.linear_model import LogisticRegression
-
+def regression(
+    arrays: dict[str, np.ndarray], name: str, classes: list[str], columns: int | None = None
+) -> VectorHead:
+    """A logistic regression from its weights. Raises ValueError: their shapes do not fit."""
     coef = arrays[f"{name}.coef"]
     checked(coef, (len(classes), coef.shape[-1] if columns is None else columns))
-    head = LogisticRegression(C=10, max_iter=2000)
-    head.classes_ = np.array(classes)
-    head.coef_, head.intercept_ = coef, checked(arrays[f"{name}.intercept"], (len(classes),))
-    head.n_features_in_ = coef.shape[1]
-    return head
+    return VectorHead(classes, coef, checked(arrays[f"{name}.intercept"], (len(classes),)))
 
 
 def checked(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

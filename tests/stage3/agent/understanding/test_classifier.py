@@ -102,14 +102,17 @@ def test_the_threshold_of_the_settings_wins(classifier):
 def test_a_damaged_artefact_is_noticed(tmp_path, monkeypatch, classifier):
     """Catches: a process killed while it wrote, after which no customer is understood any more."""
     from stage3_agents_llmops.agent.understanding import classifier as module
+    from stage3_agents_llmops.agent.understanding import stored_classifier
 
-    path = tmp_path / "broken.joblib"
-    path.write_bytes(b"half a pickle")
+    path = tmp_path / "broken"
+    stored_classifier.save_classifier(classifier, path)
+    heads = path / "heads.safetensors"
+    heads.write_bytes(heads.read_bytes()[:1000])
     monkeypatch.setattr(module, "artefact", lambda encoder: path)
     monkeypatch.setattr(module, "train", lambda encoder: dataclasses.replace(classifier, encoder=None))
     again = module.load_classifier()
     assert again is not classifier and again.understand("cancel KM204817").intent == "cancel_order"
-    assert path.stat().st_size > 100_000
+    assert heads.stat().st_size > 100_000
     module._loaded.pop(path)
 
 

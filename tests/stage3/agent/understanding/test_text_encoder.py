@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from stage1_foundations.embeddings.encoders import load_encoder
+from stage3_agents_llmops.agent import text_encoder
 from stage3_agents_llmops.agent.text_encoder import load_e5, load_e5_tokens
 
 pytestmark = pytest.mark.assets
@@ -57,16 +58,34 @@ def test_tokens_are_those_of_the_library(reference, tmp_path):
         assert cosine.min() > 0.99  # theirs may be computed in bfloat16; both are kept in 8 bits
 
 
+def test_a_text_is_read_once_in_a_while(monkeypatch):
+    """Catches: a question that is read for its intent and again for the search, and a memory that only grows."""
+    encoder, passes = load_e5(), []
+    forward = encoder.bert.forward
+    monkeypatch.setattr(encoder.bert, "forward", lambda ids: passes.append(ids.shape) or forward(ids))
+    monkeypatch.setattr(text_encoder, "REMEMBERED", 3)
+    texts = ["where is it?", "where is it now, please?", "where is it?"]
+    first = encoder.embed(texts, "query: ")
+    assert len(passes) == 2 and np.array_equal(first[0], first[2])
+    assert np.array_equal(encoder.embed(texts, "query: "), first) and len(passes) == 2
+    load_e5_tokens()._read(texts[:1], "query: ")
+    assert len(passes) == 2, "the search asks for what the classifier has read"
+    encoder.embed(["one", "two more", "and three more", "word " * 100], "query: ")
+    assert len(encoder.bert._memory) == 3 and all(len(key) <= text_encoder.SHORT for key in encoder.bert._memory)
+    assert np.allclose(encoder.embed(texts, "query: "), first, atol=1e-6) and len(passes) > 6
+
+
 def test_half_a_character_is_read():
     """Catches: a message from a broken client that ends the run with an exception of the tokenizer."""
     assert np.isfinite(load_e5().encode_now(["hello \ud83d"], "symmetric")).all()
 
 
-def test_a_customer_does_not_wait_for_torch():
-    """Catches: an import that makes the service ten seconds and a gigabyte heavier again."""
+def test_a_customer_does_not_wait_for_torch_or_scikit_learn():
+    """Catches: an import that makes the service ten seconds and a gigabyte heavier again, or three seconds."""
     code = (
         "import sys; from stage3_agents_llmops.agent.understanding.classifier import load_classifier; "
-        "load_classifier(); print([name for name in ('torch', 'transformers', 'mteb') if name in sys.modules])"
+        "load_classifier(); heavy = ('torch', 'transformers', 'mteb', 'sklearn', 'pandas'); "
+        "print([name for name in heavy if name in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert answer.stdout.strip() == "[]", answer.stderr
