@@ -107,6 +107,9 @@ def play_all(config: EvaluateConfig, scripts: int) -> dict[str, SuiteResult]:
 def play(config: EvaluateConfig, name: str, parts: Sequence[range], done: Callable[[], None]) -> SuiteResult:
     """All trials of one agent, in one process or in several."""
     if len(parts) > 1:
+        from stage3_agents_llmops.agent.knowledge import read_articles
+
+        read_articles()
         return together(in_processes(partial(play_part, config, name), parts, done))
     return play_part(config, name, parts[0], done)
 

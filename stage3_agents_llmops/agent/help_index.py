@@ -55,12 +55,8 @@ class HelpIndex:
 
     def __init__(self, articles: Sequence[HelpArticle], encoder: TokenEncoder, variant: str) -> None:
         self.articles = {article.id: article for article in articles}
-        self.sections = {
-            f"{article.id}#{place}": (article, heading, text)
-            for article in articles
-            for place, (heading, text) in enumerate(sections_of(article.text))
-        }
-        parts = Parts(Corpus.from_texts({name: as_read(*section) for name, section in self.sections.items()}), encoder)
+        self.sections = sections_by_name(articles)
+        parts = Parts(Corpus.from_texts(read_sections(articles)), encoder)
         self.retriever, self.windows = make_variant(variant, parts), parts.windows
         whole = Corpus.from_texts({article.id: f"{article.title}\n{article.text}" for article in articles})
         self.words, self.weights = Bm25Retriever(whole), WordWeights(whole.texts)
@@ -125,6 +121,20 @@ def fit_weights(signs: np.ndarray, right: Sequence[bool]) -> list[float]:
     head = LogisticRegression(C=1.0).fit((signs - mean) / spread, list(right))
     slopes = head.coef_[0] / spread
     return [round(float(weight), 3) for weight in [*slopes, head.intercept_[0] - slopes @ mean]]
+
+
+def sections_by_name(articles: Sequence[HelpArticle]) -> dict[str, tuple[HelpArticle, str, str]]:
+    """Every section under a name of its own: article, heading, text."""
+    return {
+        f"{article.id}#{place}": (article, heading, text)
+        for article in articles
+        for place, (heading, text) in enumerate(sections_of(article.text))
+    }
+
+
+def read_sections(articles: Sequence[HelpArticle]) -> dict[str, str]:
+    """Name -> what the encoder reads of a section."""
+    return {name: as_read(*section) for name, section in sections_by_name(articles).items()}
 
 
 def as_read(article: HelpArticle, heading: str, text: str) -> str:

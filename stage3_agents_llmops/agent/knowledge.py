@@ -28,7 +28,7 @@ from stage2_rag_finetune_deploy.rag.bm25 import Bm25Retriever
 from stage2_rag_finetune_deploy.rag.injection_guard import guard
 from stage2_rag_finetune_deploy.rag.retriever import Corpus
 from stage2_rag_finetune_deploy.rag.token_vectors import TokenEncoder
-from stage3_agents_llmops.agent.help_index import HelpIndex, evidence
+from stage3_agents_llmops.agent.help_index import HelpIndex, evidence, read_sections
 from stage3_agents_llmops.agent.release import ReleaseFolder
 from stage3_agents_llmops.agent.text_encoder import load_e5_tokens
 
@@ -162,6 +162,14 @@ class ReviewIndex:
         found = [(self.weights.coverage(question, hit.text), hit) for hit in self.retriever.retrieve(question, k)]
         for covered, hit in sorted(found, key=lambda pair: -pair[0]):
             yield Passage(f"review/{hit.id}", "Customer review", hit.text, hit.score, "product", "en", covered)
+
+
+def read_articles() -> None:
+    """Have E5 read the help centre, where the course's cache does not hold it yet: once, before several processes open
+    it."""
+    encoder = load_e5_tokens()
+    for code in LANGUAGES:
+        encoder.passages(list(read_sections(load_help_articles(code)).values()))
 
 
 def readable(text: str) -> str:

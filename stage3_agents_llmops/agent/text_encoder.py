@@ -15,7 +15,8 @@ tokens.
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from stage1_foundations.embeddings.encoders import PACKAGED, Encoder
 from stage1_foundations.embeddings.transformer_encoder import folder_revision
 from stage2_rag_finetune_deploy.rag.token_vectors import LONGEST, TokenCache, TokenEncoder, TokenVectors, joined
 
-BATCH = 32
+BATCH, MANY = 16, 4  # stretches of a pass; passes that are worth several threads
 REMEMBERED, SHORT = 256, 64  # stretches that are kept in memory, of so many word pieces at most: 25 MB
 WORDS = "embeddings.word_embeddings.weight"  # (V, D), stays on disk
 Array = np.ndarray
@@ -88,14 +89,25 @@ class Bert:
         by_length: dict[int, list[int]] = {}
         for place, ids in enumerate(stretches):
             by_length.setdefault(len(ids), []).append(place)
+        batches = [places[start : start + BATCH] for places in by_length.values()
+                   for start in range(0, len(places), BATCH)]  # fmt: skip
         read: list[Array] = [np.empty(0)] * len(stretches)
-        for places in by_length.values():
-            for start in range(0, len(places), BATCH):
-                batch = places[start : start + BATCH]
-                states = self.forward(np.array([stretches[place] for place in batch]))
-                for place, state in zip(batch, states, strict=True):
-                    read[place] = state.copy()  # not a view, which would keep the whole batch
+        passes = self._passes([np.array([stretches[place] for place in batch]) for batch in batches])
+        for batch, states in zip(batches, passes, strict=True):
+            for place, state in zip(batch, states, strict=True):
+                read[place] = state.copy()  # not a view, which would keep the whole batch
         return read
+
+    def _passes(self, batches: Sequence[Array]) -> Iterable[Array]:
+        """Many batches go side by side, one to a core: a product runs on all cores by itself, and the rest of a pass,
+        nearly half of it, does not."""
+        if len(batches) < MANY:
+            return [self.forward(batch) for batch in batches]
+        from threadpoolctl import threadpool_info, threadpool_limits
+
+        cores = max((library["num_threads"] for library in threadpool_info()), default=1)
+        with threadpool_limits(1), ThreadPoolExecutor(cores) as pool:
+            return list(pool.map(self.forward, batches))
 
     def forward(self, ids: Array) -> Array:
         """Word pieces (B, T) to their vectors (B, T, D)."""

@@ -2,7 +2,7 @@
 
 | kind | what is wrong | what customers see |
 |---|---|---|
-| wrong | the classifier's labels, and the articles, have slipped by one place | confident answers to other questions |
+| wrong | the classifier's labels, and the articles' ids, have slipped by one | confident answers to other questions |
 | errors | a recursion limit that no conversation fits into | "something went wrong", every time |
 | slow | somebody wanted answers to look as if they were typed | the same answers, several times slower |
 | unsafe | writes are no longer asked about | an order cancelled by the words "can I cancel it?" |
@@ -11,6 +11,7 @@ Each is a whole folder that every check of files and hashes finds in order. Only
 """
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ TYPING_PAUSE = 0.08  # seconds between the words of an answer
 
 
 def make_wrong(folder: Path) -> None:
-    """Each intent's weights under the next one's name, and each article's text under the next one's title."""
+    """Each intent's weights under the next one's name, and each article under the next one's id."""
     model = read(folder / FILES["model"])
     if model["kind"] != "classifier":
         raise LabError("the labels of an adapter cannot slip", "a good release with a classifier")
@@ -38,9 +39,9 @@ def make_wrong(folder: Path) -> None:
     write_json(folder / FILES["model"], model)
     for language in sorted((folder / "rag" / "articles").iterdir()):
         paths = sorted(language.glob("*.md"))
-        heads, bodies = zip(*(path.read_text(encoding="utf-8").split("\n---\n", 1) for path in paths), strict=True)
-        for path, head, body in zip(paths, heads, slipped(list(bodies)), strict=True):
-            write_text(path, f"{head}\n---\n{body}")
+        texts = slipped([path.read_text(encoding="utf-8") for path in paths])
+        for path, text in zip(paths, texts, strict=True):
+            write_text(path, re.sub(r"^id: .*$", f"id: {path.stem}", text, count=1, flags=re.MULTILINE))
 
 
 def make_errors(folder: Path) -> None:
