@@ -47,6 +47,7 @@ class CanaryMetric:
         minimum: units with a value that each arm needs; 0: opinions, which can stop a canary but not delay it.
         whose: which runs have a say.
         value: of one run; None where it has none.
+        loaded: whether it grows with the customers that an arm has; then only runs from before `even_until` count.
     """
 
     name: str
@@ -56,6 +57,7 @@ class CanaryMetric:
     minimum: int
     whose: Literal["all", "probes", "customers"]
     value: Callable[[RunRecord], float | None]
+    loaded: bool = False
 
 
 def _failed(run: RunRecord) -> float | None:
@@ -85,7 +87,7 @@ def _unhappy(run: RunRecord) -> float | None:
 
 METRICS = (  # latency: what 10 % more customers may do to a process that has much to do is no fault of its release
     CanaryMetric("errors", "share", 0.05, "lower", 8, "all", _failed),
-    CanaryMetric("latency", "ratio", 1.75, "lower", 8, "all", _seconds),
+    CanaryMetric("latency", "ratio", 1.75, "lower", 8, "all", _seconds, loaded=True),
     CanaryMetric("wrong answers", "share", 0.1, "lower", 8, "probes", _flag("wrong")),
     CanaryMetric("right article", "share", 0.1, "higher", 8, "probes", _flag("retrieval_hit")),
     CanaryMetric("unhappy", "share", 0.15, "lower", 0, "customers", _unhappy),
@@ -144,18 +146,22 @@ class Look:
 
 def look(
     canary: Sequence[RunRecord], baseline: Sequence[RunRecord], now: float, policy: Policy = Policy(),
-    balanced: bool = True,
+    balanced: bool = True, even_until: float = math.inf,
 ) -> Look:  # fmt: skip
     """Compare the runs of both arms since the canary began.
 
     Args:
         now: the time on the clock that stamped the runs, the gateway's.
         balanced: both arms had the same weight all the time, so their customers can be counted against each other.
+        even_until: when that ended. A canary that has all customers is slower than a baseline that has none.
     """
     bad = [f"{run.unsafe} unsafe in run {run.run_id}" for run in canary if run.unsafe]
     if bad and not any(run.unsafe for run in baseline):
         return Look("abort", (f"unsafe: {bad[0]}",))
-    compared = tuple(compare(metric, canary, baseline, policy) for metric in policy.metrics)
+    even = [[run for run in arm if run.started < even_until] for arm in (canary, baseline)]
+    compared = tuple(
+        compare(metric, *(even if metric.loaded else (canary, baseline)), policy) for metric in policy.metrics
+    )
     harmed = [each.reason for each in compared if each.verdict == "abort"]
     if harmed:
         return Look("abort", tuple(harmed), compared)

@@ -1,6 +1,7 @@
 """Look at the canary again and again until it may go on, or must go back."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -42,12 +43,14 @@ def _watch(
 ) -> Mapping[str, Any]:
     began, looks = time.monotonic(), 0
     skew = clock_skew(rollout)
+    even = even_until(rollout)
     while True:
         rollout.heed()
         send(rollout, arms, looks, step)
         found = {role: rows_of(rollout, arm, release, since, skew) for role, (arm, release) in arms.items()}
         balanced = step not in ("shadow", CANARY_STEPS[-1])
-        seen = look(found["canary"], found["baseline"], rollout.gateway.clock(), balanced=balanced)
+        now = rollout.gateway.clock()
+        seen = look(found["canary"], found["baseline"], now, balanced=balanced, even_until=even)
         looks, seconds = looks + 1, time.monotonic() - began
         rollout.note("verdict", step=step, look=looks, seconds=round(seconds, 2), **seen.as_dict())
         rollout.say(f"{step:10} look {looks:2}  {seen.verdict:8}  {told(seen)}")
@@ -103,10 +106,24 @@ def clock_skew(rollout: Rollout) -> float:
 
 def first_clock(rollout: Rollout) -> float:
     """The gateway's time when the first customer could meet the canary."""
+    began = clock_of(rollout, least=0.001)
+    if began is None:
+        raise Abort("nobody has written down when the canary began")
+    return began
+
+
+def even_until(rollout: Rollout) -> float:
+    """The gateway's time when the canary got everybody, and the baseline nobody; infinity as long as it has not."""
+    ended = clock_of(rollout, least=100.0)
+    return math.inf if ended is None else ended
+
+
+def clock_of(rollout: Rollout, least: float) -> float | None:
+    """The gateway's time when the canary first had so many per cent of the customers."""
     for event in rollout.deployment.events:
-        if event.kind == "weights" and event.data["weights"].get("canary", 0) > 0:
+        if event.kind == "weights" and event.data["weights"].get("canary", 0) >= least:
             return float(event.data["clock"])
-    raise Abort("nobody has written down when the canary began")
+    return None
 
 
 def seed_of(step: str, number: int) -> int:

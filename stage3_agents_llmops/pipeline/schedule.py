@@ -26,7 +26,7 @@ class Schedule:
     shadow: float = 6.0
     shadow_share: float = 0.2
     shadow_probes: int = 12
-    looks: tuple[float, ...] = (6.0, 8.0, 8.0, 8.0, 8.0)
+    looks: tuple[float, ...] = (6.0, 6.0, 6.0, 6.0, 6.0)
     patience: float = 45.0
     every: float = 1.0
     probes: int = 4

@@ -1,6 +1,7 @@
 """Looks at a canary; each test names the bug that it catches."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,6 +50,18 @@ def test_bad_canary_aborts_within_few_runs(bad, name):
     """Catches: a bad release that is seen only when many customers have met it: 20 probes an arm are enough."""
     seen = look(*arms(probes=20, customers=0, **bad), NOW)
     assert seen.verdict == "abort" and any(name in reason for reason in seen.reasons)
+
+
+def test_a_canary_that_has_everybody_is_not_compared_in_speed():
+    """Catches: a good release taken back at 100 %: one process with all customers against one that has none."""
+    canary, baseline = arms()
+    crowd = [replace(run, started=NOW - 1) for run in arms(seed=2, slow=4.0)[0]]
+    assert look([*canary, *crowd], baseline, NOW).verdict == "abort"
+    assert look([*canary, *crowd], baseline, NOW, even_until=NOW - 2).verdict == "continue"
+    slow_before = [replace(run, started=NOW - 3) for run in crowd]
+    assert look([*canary, *slow_before], baseline, NOW, even_until=NOW - 2).verdict == "abort"
+    failing = [replace(run, status="failed") for run in crowd]
+    assert look([*canary, *failing], baseline, NOW, even_until=NOW - 2).verdict == "abort", "the other metrics go on"
 
 
 def test_bad_baseline_is_no_reason_to_abort():
