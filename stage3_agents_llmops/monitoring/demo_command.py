@@ -45,7 +45,7 @@ class DemoConfig:
     """How much traffic."""
 
     rate: float = option(8.0, "customers' runs a second")
-    minutes: float = option(4.0, "minutes of each of the four phases")
+    minutes: float = option(3.0, "minutes of each of the four phases")
     seed: int = option(1, "of the traffic")
 
 
