@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
-from scipy.special import erf
 from tokenizers import Tokenizer
 
 import data
@@ -34,6 +33,8 @@ BATCH, MANY = 16, 4  # stretches of a pass; passes that are worth several thread
 REMEMBERED, SHORT = 256, 64  # stretches that are kept in memory, of so many word pieces at most: 25 MB
 WORDS = "embeddings.word_embeddings.weight"  # (V, D), stays on disk
 Array = np.ndarray
+ONE, HALF, HALF_ROOT, SLOPE = (np.float32(number) for number in (1, 0.5, 0.5**0.5, 0.3275911))
+TAIL = [np.float32(number) for number in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)]
 
 
 class Bert:
@@ -156,8 +157,24 @@ class Bert:
 
 
 def gelu(state: Array) -> Array:
-    """x times the normal distribution's share below x (Hendrycks and Gimpel 2016)."""
-    return state * (1 + erf(state * np.float32(0.5**0.5))) * np.float32(0.5)
+    """x times the normal distribution's share below x (Hendrycks and Gimpel 2016), float32.
+
+    The error function is Abramowitz and Stegun's 7.1.26, whose error of 1.5e-7 is that of float32. In a quarter of the
+    time of SciPy's: step by step in two arrays, while SciPy computes each number in float64.
+    """
+    root = np.abs(state) * HALF_ROOT
+    step = np.reciprocal(root * SLOPE + ONE)
+    tail = step * TAIL[0]
+    for coefficient in TAIL[1:]:
+        tail += coefficient
+        tail *= step
+    np.exp(np.negative(np.square(root, out=root), out=root), out=root)
+    tail *= root  # 1 - erf(|x| / sqrt(2))
+    share = np.copysign(np.subtract(ONE, tail, out=tail), state, out=tail)
+    share += ONE
+    share *= state
+    share *= HALF
+    return share
 
 
 class E5Encoder(Encoder):

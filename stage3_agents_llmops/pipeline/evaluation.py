@@ -38,9 +38,9 @@ METRICS = {  # metric -> whether it is a share, judged question by question
 class EvaluationSize:
     """How much is asked. 0 leaves a part out; its figures are then missing, and gates hold."""
 
-    intents: int = 200
-    questions: int = 80
-    conversations: int = 12
+    intents: int = 160
+    questions: int = 64
+    conversations: int = 10
     seed: int = 1
 
 

@@ -1,7 +1,7 @@
 """Logistic regression that is asked and no longer trained: scikit-learn's fitted heads in NumPy.
 
 A service that reads one message at a time needs a product and a softmax of it. Importing scikit-learn for that, with
-SciPy's statistics and pandas behind it, was a third of the service's start (agent/NOTES.md). Tests compare every
+SciPy's statistics and pandas behind it, was a quarter of the service's start (agent/NOTES.md). Tests compare every
 probability with scikit-learn's own.
 """
 

@@ -58,6 +58,20 @@ def test_tokens_are_those_of_the_library(reference, tmp_path):
         assert cosine.min() > 0.99  # theirs may be computed in bfloat16; both are kept in 8 bits
 
 
+def test_gelu_is_exact_to_float32():
+    """Catches: GELU by tanh, off by 5e-4, a sign lost below zero, and a result that overwrites what it was given."""
+    from scipy.special import erf
+
+    numbers = np.concatenate([np.linspace(-12, 12, 4801), [0.0, -0.0, 1e-30, -1e-30, 88.0, -88.0]]).astype(np.float32)
+    kept = numbers.copy()
+    exact = numbers.astype(np.float64) / 2 * (1 + erf(numbers.astype(np.float64) / np.sqrt(2)))
+    ours = text_encoder.gelu(numbers)
+    assert ours.dtype == np.float32 and np.array_equal(numbers, kept)
+    assert np.abs(ours - exact).max() < 2e-6 and np.abs(ours - exact)[np.abs(numbers) < 4].max() < 7e-7
+    by_tanh = numbers / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (numbers + 0.044715 * numbers**3)))
+    assert np.abs(by_tanh - exact).max() > 1e-4, "the control must fail"
+
+
 def test_a_text_is_read_once_in_a_while(monkeypatch):
     """Catches: a question that is read for its intent and again for the search, and a memory that only grows."""
     encoder, passes = load_e5(), []
