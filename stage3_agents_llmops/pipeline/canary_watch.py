@@ -70,7 +70,7 @@ def _watch(
 
 def send(rollout: Rollout, arms: Mapping[str, tuple[str, str]], number: int, step: str) -> list[RunRecord]:
     """Labelled questions to both arms, the same ones to each."""
-    count = rollout.schedule.shadow_probes if step == "shadow" else rollout.schedule.probes
+    count = rollout.schedule.probes * (rollout.schedule.shadow_times if step == "shadow" else 1)
     if not count:
         return []
 

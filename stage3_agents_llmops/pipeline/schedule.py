@@ -12,7 +12,7 @@ class Schedule:
     Args:
         shadow: that the candidate listens before it answers anybody.
         shadow_share: of the customers' messages that it gets a copy of, 0 to 1.
-        shadow_probes: labelled questions before every look while it listens: nobody waits behind them.
+        shadow_times: as many probes at each look while it listens: no customer waits behind them.
         looks: the least time of each canary step, in the order of PERCENT.
         patience: the longest pause of a step: without a verdict by then, the release goes back.
         every: between two looks.
@@ -25,7 +25,7 @@ class Schedule:
 
     shadow: float = 6.0
     shadow_share: float = 0.2
-    shadow_probes: int = 12
+    shadow_times: int = 3
     looks: tuple[float, ...] = (6.0, 6.0, 6.0, 6.0, 6.0)
     patience: float = 45.0
     every: float = 1.0
@@ -38,7 +38,7 @@ class Schedule:
 
 SCHEDULES = {
     "smoke": Schedule(
-        shadow=1.0, shadow_probes=4, looks=(1.0, 1.0, 1.0, 1.0, 1.0), patience=20.0, every=0.3, registry=5.0
+        shadow=1.0, shadow_times=1, looks=(1.0, 1.0, 1.0, 1.0, 1.0), patience=20.0, every=0.3, registry=5.0
     ),
     "cpu": Schedule(),
     "study": Schedule(shadow=20.0, looks=(30.0, 30.0, 60.0, 60.0, 60.0), patience=180.0, every=2.0),

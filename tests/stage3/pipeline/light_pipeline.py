@@ -18,7 +18,7 @@ from stage3_agents_llmops.pipeline.recipe import Recipe
 from stage3_agents_llmops.pipeline.schedule import Schedule
 from stage3_agents_llmops.registry import CHAMPION, Draft, Lineage
 
-FAST = Schedule(shadow=0.0, looks=(0.0,) * 5, patience=6.0, every=0.05, probes=8, shadow_probes=8, concurrency=8,
+FAST = Schedule(shadow=0.0, looks=(0.0,) * 5, patience=6.0, every=0.05, probes=8, shadow_times=1, concurrency=8,
                 drain=5.0, restarts=1, registry=2.0)  # fmt: skip
 ARTICLES = ("return-window", "parcel-late", "invoice", "gift-card", "warranty", "sizes", "cancel", "address")
 
