@@ -67,6 +67,8 @@ def run_demo(config: DemoConfig, preset: str) -> int:
         write_json(run.dir / "deployments.json", rows)
         run.artefact("deployments.json", kind="deployments")
         console.print(table_of(rows))
+        for row in rows:
+            console.print(f"  {row['release']}: {row['reason']}", markup=False, soft_wrap=True)
         right = sum(row["right"] for row in rows)
         run.metric("right", right, "", (len(rows), None), f"of {len(rows)} deployments: good ones live, bad ones back")
         run.learnt("A canary compared with a baseline of its own size finds a bad release before it has many customers")
@@ -128,7 +130,7 @@ def row_of(controller: Any, run: Run, name: str, expected: str, deployment: Any)
 def table_of(rows: list[dict[str, Any]]) -> Table:
     """One deployment a row."""
     table = Table(box=None, pad_edge=False)
-    for title in ("release", "ended", "after", "seen after", "back after", "met by", "because"):
+    for title in ("release", "ended", "after", "seen after", "back after", "met by"):
         table.add_column(title, overflow="fold")
 
     def seconds(value: float | None) -> str:
@@ -138,7 +140,7 @@ def table_of(rows: list[dict[str, Any]]) -> Table:
         met = "nobody" if not row["exposed"] else f"{row['exposed']} of {row['customers']}"
         ended = row["ending"] if row["right"] else f"[red]{row['ending']}[/red]"
         table.add_row(row["release"], ended, seconds(row["seconds"]), seconds(row["detection_s"]),
-                      seconds(row["rollback_s"]), met, str(row["reason"])[:100])  # fmt: skip
+                      seconds(row["rollback_s"]), met)  # fmt: skip
     return table
 
 
