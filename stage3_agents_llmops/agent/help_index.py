@@ -12,7 +12,7 @@ are looked at, and logistic regression makes one probability of them, fitted on 
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
 
@@ -56,7 +56,7 @@ class HelpIndex:
     def __init__(self, articles: Sequence[HelpArticle], encoder: TokenEncoder, variant: str) -> None:
         self.articles = {article.id: article for article in articles}
         self.sections = sections_by_name(articles)
-        parts = Parts(Corpus.from_texts(read_sections(articles)), encoder)
+        parts = Parts(Corpus.from_texts(as_indexed(self.sections)), encoder)
         self.retriever, self.windows = make_variant(variant, parts), parts.windows
         whole = Corpus.from_texts({article.id: f"{article.title}\n{article.text}" for article in articles})
         self.words, self.weights = Bm25Retriever(whole), WordWeights(whole.texts)
@@ -132,9 +132,9 @@ def sections_by_name(articles: Sequence[HelpArticle]) -> dict[str, tuple[HelpArt
     }
 
 
-def read_sections(articles: Sequence[HelpArticle]) -> dict[str, str]:
+def as_indexed(sections: Mapping[str, tuple[HelpArticle, str, str]]) -> dict[str, str]:
     """Name -> what the encoder reads of a section."""
-    return {name: as_read(*section) for name, section in sections_by_name(articles).items()}
+    return {name: as_read(*section) for name, section in sections.items()}
 
 
 def as_read(article: HelpArticle, heading: str, text: str) -> str:

@@ -28,7 +28,7 @@ from stage2_rag_finetune_deploy.rag.bm25 import Bm25Retriever
 from stage2_rag_finetune_deploy.rag.injection_guard import guard
 from stage2_rag_finetune_deploy.rag.retriever import Corpus
 from stage2_rag_finetune_deploy.rag.token_vectors import TokenEncoder
-from stage3_agents_llmops.agent.help_index import HelpIndex, evidence, read_sections
+from stage3_agents_llmops.agent.help_index import HelpIndex, as_indexed, evidence, sections_by_name
 from stage3_agents_llmops.agent.release import ReleaseFolder
 from stage3_agents_llmops.agent.text_encoder import load_e5_tokens
 
@@ -169,7 +169,7 @@ def read_articles() -> None:
     it."""
     encoder = load_e5_tokens()
     for code in LANGUAGES:
-        encoder.passages(list(read_sections(load_help_articles(code)).values()))
+        encoder.passages(list(as_indexed(sections_by_name(load_help_articles(code))).values()))
 
 
 def readable(text: str) -> str:

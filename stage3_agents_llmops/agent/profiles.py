@@ -54,9 +54,9 @@ class ProfileStore:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        # one connection stays open: whenever the last one is closed, SQLite copies its log into the database and waits
-        self._kept = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
         try:
+            # stays open: whenever the last connection is closed, SQLite copies its log into the database and waits
+            self._kept = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
             self._kept.execute("PRAGMA journal_mode=WAL")
             self._kept.execute(SCHEMA)
         except sqlite3.DatabaseError as error:

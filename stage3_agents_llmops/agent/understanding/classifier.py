@@ -32,7 +32,7 @@ from labkit.assets import cache_root
 from labkit.errors import LabError
 from labkit.progress import error_console
 from stage3_agents_llmops.agent.understanding.language import language_of
-from stage3_agents_llmops.agent.understanding.linear_heads import LENGTHS, TextHead, VectorHead
+from stage3_agents_llmops.agent.understanding.linear_heads import LENGTHS, TextHead, VectorHead, softmax
 from stage3_agents_llmops.agent.understanding.slots import find_reason, find_slots
 from stage3_agents_llmops.agent.understanding.understander import Understanding
 
@@ -67,9 +67,7 @@ def short_requests(split: str) -> list[data.Utterance]:
 
 def tempered(probabilities: np.ndarray, exponent: float) -> np.ndarray:
     """Rows to a power, made to sum to 1 again: above 1 surer, below 1 less sure. The order stays."""
-    logs = exponent * np.log(probabilities + 1e-9)
-    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    return softmax(exponent * np.log(probabilities + 1e-9))
 
 
 @dataclass

@@ -72,3 +72,9 @@ def test_a_file_that_is_no_database_is_one_clear_line(tmp_path):
     (tmp_path / "profiles.sqlite").write_bytes(b"no database at all, I am afraid" * 100)
     with pytest.raises(LabError, match="cannot be used"):
         ProfileStore(tmp_path / "profiles.sqlite")
+
+
+def test_a_folder_in_its_place_is_one_clear_line(tmp_path):
+    """Catches: a traceback where the database cannot even be opened."""
+    with pytest.raises(LabError, match="cannot be used"):
+        ProfileStore(tmp_path)
