@@ -77,7 +77,7 @@ def make_app(open_agent: OpenAgent, options: ServiceOptions) -> FastAPI:
     app.add_middleware(Bodies, limits=options.limits)
     if options.demo:  # else a page elsewhere could reach the demo's tokens by pointing its own name at this machine
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL_HOSTS)
-    app.add_middleware(Counted, metrics=metrics)
+    app.add_middleware(Counted, count=metrics.count_answer)
     return app
 
 

@@ -7,6 +7,7 @@ the objective for the first event, because a quantile that falls between two edg
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from starlette.types import Message, Scope
 
 FIRST = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0)  # seconds
 WHOLE = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 16.0, 32.0, 64.0, 128.0)
@@ -47,6 +48,11 @@ class ServiceMetrics:
         self.guardrails = counter("guardrails", "findings of guardrails", "stage")
         self.errors = counter("errors", "error events", "code")
         self.requests = counter("http_requests", "answers", "route", "method", "status")
+
+    def count_answer(self, scope: Scope, message: Message) -> None:
+        """By route, never by path: ids would make a series of every run."""
+        path = getattr(scope.get("route"), "path", "other")
+        self.requests.labels(path, scope["method"][:10], message["status"]).inc()
 
     def saw(self, type: str, data: dict[str, Any]) -> None:
         """Count one event of a run."""

@@ -6,13 +6,12 @@ would no longer feel that its reader is slow.
 
 import asyncio
 import json
-from typing import Any
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stage3_agents_llmops.agent.service.api_error import ApiError
 from stage3_agents_llmops.agent.service.limits import Limits
-from stage3_agents_llmops.agent.service.metrics import ServiceMetrics
 
 
 class Bodies:
@@ -68,21 +67,23 @@ async def refuse(send: Send, error: ApiError) -> None:
 
 
 class Counted:
-    """Counts answers by route, never by path: ids would make a series of every run."""
+    """Has every answer counted when it begins. Plain ASGI, so nothing is buffered.
 
-    def __init__(self, app: ASGIApp, metrics: ServiceMetrics) -> None:
-        self.app, self.metrics = app, metrics
+    Args:
+        count: is given the scope and the answer's first message.
+    """
+
+    def __init__(self, app: ASGIApp, count: Callable[[Scope, Message], None]) -> None:
+        self.app, self.count = app, count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
 
-        async def count(message: Message) -> None:
+        async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                route: Any = scope.get("route")
-                path = getattr(route, "path", "other")
-                self.metrics.requests.labels(path, scope["method"][:10], message["status"]).inc()
+                self.count(scope, message)
             await send(message)
 
-        await self.app(scope, receive, count)
+        await self.app(scope, receive, counted)

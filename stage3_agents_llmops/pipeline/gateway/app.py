@@ -14,13 +14,13 @@ from starlette.responses import JSONResponse, Response
 
 from stage3_agents_llmops.agent.service.api_error import ApiError
 from stage3_agents_llmops.agent.service.limits import Limits
-from stage3_agents_llmops.agent.service.middleware import Bodies
+from stage3_agents_llmops.agent.service.middleware import Bodies, Counted
 from stage3_agents_llmops.monitoring.monitor import Monitor
 from stage3_agents_llmops.monitoring.routes import monitor_routes
 from stage3_agents_llmops.pipeline.gateway import admin_routes, customer_routes
 from stage3_agents_llmops.pipeline.gateway.admin_token import admin_token
 from stage3_agents_llmops.pipeline.gateway.gateway import Gateway
-from stage3_agents_llmops.pipeline.gateway.gateway_metrics import Counted, GatewayMetrics
+from stage3_agents_llmops.pipeline.gateway.gateway_metrics import GatewayMetrics
 from stage3_agents_llmops.pipeline.gateway.open_runs import OpenRuns
 from stage3_agents_llmops.pipeline.gateway.recording import OpenProposals, Recorder
 from stage3_agents_llmops.pipeline.gateway.routes import RouteTable
@@ -87,7 +87,7 @@ def make_app(files: GatewayFiles, limits: Limits, extras: Extras) -> Starlette:
                     exception_handlers={ApiError: refused, HTTPException: other})  # fmt: skip
     app.state.home = files.home
     app.add_middleware(Bodies, limits=limits)
-    app.add_middleware(Counted, metrics=metrics)
+    app.add_middleware(Counted, count=metrics.count_answer)
     return app
 
 
