@@ -34,7 +34,7 @@ ATTEMPTS = 3  # processes that may die over one run before it is given up
 TITLE_CHARS = 60
 USUAL_SECONDS = 1.0  # what a run takes, before any was measured
 UNSTORED = 256  # events of all runs that may wait to be stored before the agents wait for them
-QUIET = 0.01  # seconds without a request until the agents work in a crowd
+QUIET = 0.03  # seconds without a request until the agents work in a crowd
 PATIENCE = 0.25  # seconds that they wait for that at most
 LINGER = 0.3  # seconds after the last run of a drained instance
 

@@ -94,35 +94,35 @@ def clean(text: str, longest: int) -> str:
     return text
 
 
-def service_of(request: Request) -> Service:
+async def service_of(request: Request) -> Service:
     """The running service."""
     return request.app.state.service
 
 
-def caller_of(request: Request) -> Caller:
+async def caller_of(request: Request) -> Caller:
     """Who is asking."""
-    return service_of(request).tokens.check(request.headers.get("authorization"))
+    return request.app.state.service.tokens.check(request.headers.get("authorization"))
 
 
-def customer_of(request: Request) -> Caller:
+async def customer_of(request: Request) -> Caller:
     """A customer; the operator has no conversations of their own."""
-    caller = caller_of(request)
+    caller = await caller_of(request)
     if caller.is_operator or caller.is_admin:
         raise ApiError(403, "this is for customers", "a customer's token")
     return caller
 
 
-def operator_of(request: Request) -> Caller:
+async def operator_of(request: Request) -> Caller:
     """The operator."""
-    caller = caller_of(request)
+    caller = await caller_of(request)
     if not caller.is_operator:
         raise ApiError(403, "this is for the shop's people", "the operator's token")
     return caller
 
 
-def admin_of(request: Request) -> Caller:
+async def admin_of(request: Request) -> Caller:
     """A program that deploys."""
-    caller = caller_of(request)
+    caller = await caller_of(request)
     if not caller.is_admin:
         raise ApiError(403, "this is for programs that deploy", "the admin's token")
     return caller

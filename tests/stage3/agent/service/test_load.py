@@ -1,6 +1,7 @@
 """Many at once: nobody loses events, what is too much is refused, and a reader that does not read costs nothing."""
 
 import asyncio
+import inspect
 import socket
 import time
 from collections import Counter
@@ -210,3 +211,20 @@ def test_answers_do_not_wait_for_the_receipt_of_their_head() -> None:
                 writer.close()
 
     assert asyncio.run(option())
+
+
+def test_no_request_goes_through_a_thread_to_learn_who_asks() -> None:
+    """Catches: a dependency as a plain `def`, which FastAPI runs in its thread pool, where a busy loop is late."""
+    from fastapi.dependencies.models import Dependant
+    from fastapi.routing import APIRoute
+
+    from stage3_agents_llmops.agent.service import admin_routes, feedback, operator_routes, pages, run_routes, threads
+
+    def below(dependant: Dependant) -> list[Any]:
+        return [call for each in dependant.dependencies for call in (each.call, *below(each))]
+
+    modules = (admin_routes, feedback, operator_routes, pages, run_routes, threads)
+    routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
+    called = {call for route in routes for call in below(route.dependant)}
+    assert len(called) >= 4
+    assert [call.__name__ for call in called if not inspect.iscoroutinefunction(call)] == []
