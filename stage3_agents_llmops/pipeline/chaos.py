@@ -49,7 +49,7 @@ class Finding:
     alert: str | None
     alert_s: float | None
     recovery_s: float | None
-    exposed: tuple[int, int] | None = None  # customers who met it, of all meanwhile
+    exposed: tuple[int, int] | None = None  # customers who met it, of all meanwhile; None: it is no release
     note: str = ""
 
     @property
@@ -86,8 +86,8 @@ class Chaos:
         first = min((alert["since"] for alert in alerts), default=None)
         names = ", ".join(sorted({f"{alert['name']} ({alert['family']})" for alert in alerts})) or None
         seconds = deployment.end.get("detection_s")
-        met = exposed_customers(self.parts.run_log, deployment)
-        note = deployment.end["reason"][:90]
+        met = exposed_customers(self.parts.run_log, deployment) or (0, 0)
+        note = deployment.end["reason"]
         start = began if seconds is None else (first or began) - seconds  # the shadow sees it before any customer does
         recovery = (first or began) - start + deployment.end["rollback_s"]
         return Finding(fault, names, first and round(first - start, 1), round(recovery, 1), met, note)
@@ -107,8 +107,8 @@ class Chaos:
         seconds = round(time.monotonic() - began, 1)
         if deployment.ending != "held":
             return Finding("poisoned article", None, None, None, note=f"{deployment.ending}")
-        alert = f"deployment held: {article.stem}"
-        return Finding("poisoned article", alert, seconds, seconds, (0, 0), deployment.end["reason"][:90])
+        alert = "deployment held"
+        return Finding("poisoned article", alert, seconds, seconds, (0, 0), deployment.end["reason"])
 
     def killed_worker(self) -> Finding:
         """SIGKILL of the process that serves all customers."""

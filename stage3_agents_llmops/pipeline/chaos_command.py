@@ -65,6 +65,9 @@ def run_chaos(config: ChaosConfig, preset: str) -> int:
                 parts.fleet.processes.stop_all(20.0)
             parts.notifier.close()
         console.print(table_of(findings))
+        for finding in findings:
+            if finding.note:
+                console.print(f"  {finding.fault}: {finding.note}", markup=False, soft_wrap=True)
         write_json(run.dir / "faults.json", [as_row(finding) for finding in findings])
         run.artefact("faults.json", kind="faults")
         for finding in findings:
@@ -107,12 +110,12 @@ def ask(parts: Any) -> bool:
 def table_of(findings: list[Any]) -> Table:
     """One fault a row."""
     table = Table(box=None, pad_edge=False)
-    for title in ("fault", "alert", "after", "well again after", "customers who met it", ""):
+    for title in ("fault", "alert", "after", "well after", "met by"):
         table.add_column(title, overflow="fold")
     for each in findings:
         seconds = ["never" if value is None else f"{value:.1f} s" for value in (each.alert_s, each.recovery_s)]
-        met = "" if each.exposed is None else f"{each.exposed[0]} of {each.exposed[1]}"
-        table.add_row(each.fault, each.alert or "[red]none[/red]", *seconds, met, each.note)
+        met = "" if each.exposed is None else "{} of {}".format(*each.exposed) if each.exposed[0] else "nobody"
+        table.add_row(each.fault, each.alert or "[red]none[/red]", *seconds, met)
     return table
 
 

@@ -189,7 +189,8 @@ def plain_table(*titles: str) -> Table:
 
 def event_line(event: Any) -> str:
     """An event for people."""
-    data = {name: value for name, value in event.data.items() if name not in ("deployment", "metrics", "gates")}
+    left_out = ("deployment", "metrics", "gates", "clock")
+    data = {name: value for name, value in event.data.items() if name not in left_out}
     text = " ".join(f"{name}={value}" for name, value in data.items() if value not in (None, [], {}))
     return f"{datetime.fromisoformat(event.time).astimezone():%H:%M:%S} {event.kind:9} {text[:150]}"
 

@@ -56,7 +56,10 @@ def require_registry(place: str | Path | None = None) -> None:
     if text.startswith(SQLITE) or _kind(text) is None:
         there = Path(path).expanduser().absolute()
         if not there.exists():
-            advice = f"{PROG} publish, or demo" if place is None else f"--registry with another path, or {PROG} publish"
+            advice = f"--registry with another path, or {PROG} publish"
+            if place is None:
+                demo = Path(default_registry()).parent / "latest-demo" / "store"
+                advice = f"--registry {shown(demo)}, or publish" if demo.exists() else f"{PROG} publish, or demo"
             raise LabError(f"there is no registry at {shown(there)}", advice)
 
 

@@ -19,7 +19,7 @@ STEP = 0.5  # seconds between two looks at the clock
 class LoadConfig:
     """Who talks to whom, and for how long."""
 
-    gateway: str = option("http://127.0.0.1:8040", "address of the gateway, or of one service")
+    gateway: str | None = option(None, "address of a gateway, or of one service; none is that of --home")
     home: Path | None = option(None, "the pipeline's folder, with shop.sqlite and state/; none is the lab's own")
     shop: Path | None = option(None, "another shop")
     state: Path | None = option(None, "another state folder, with the secret of the customers' tokens")
@@ -40,26 +40,29 @@ def run_load(config: LoadConfig, preset: str) -> int:
 
     from stage3_agents_llmops.agent.evaluation.suite import scripts_of
     from stage3_agents_llmops.agent.service.auth import Tokens
+    from stage3_agents_llmops.pipeline.fleet import Fleet
     from stage3_agents_llmops.pipeline.home import Home
     from stage3_agents_llmops.pipeline.load.crowd import Crowd
     from stage3_agents_llmops.pipeline.load.wishes import Wishes
+    from stage3_agents_llmops.pipeline.processes import Processes
 
     require_at_least(config, 1, "customers")
-    home = Home.at(config.home).folder
-    shop, state = config.shop or home / "shop.sqlite", config.state or home / "state"
+    at = Home.at(config.home)
+    shop, state = config.shop or at.folder / "shop.sqlite", config.state or at.folder / "state"
     if not shop.exists():
         raise LabError(f"there is no shop at {shop}", "--home FOLDER of a pipeline, or --shop FILE and --state FOLDER")
+    url = (config.gateway or Fleet(at, Processes(at.processes)).gateway().url).rstrip("/")
     try:
-        httpx.get(f"{config.gateway}/health", trust_env=False, timeout=10)
+        httpx.get(f"{url}/health", trust_env=False, timeout=10)
     except httpx.TransportError:
-        raise LabError(f"nobody answers at {config.gateway}", "--gateway http://HOST:PORT") from None
+        raise LabError(f"nobody answers at {url}", "--gateway http://HOST:PORT") from None
     rng = Random(config.seed)
     wishes, tokens = Wishes(shop, scripts_of(), rng), Tokens.open(state)
     if config.customers > len(wishes.market.customers):
         raise LabError(f"{shop} has {len(wishes.market.customers)} customers", "fewer --customers")
 
     async def talk() -> Crowd:
-        crowd = Crowd(config.gateway.rstrip("/"), tokens.issue, wishes, config.customers, config.think, rng)
+        crowd = Crowd(url, tokens.issue, wishes, config.customers, config.think, rng)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, crowd.stop)

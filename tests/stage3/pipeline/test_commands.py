@@ -240,7 +240,7 @@ def test_chaos_killed_worker_is_seen_and_put_right(home):
         finding = chaos.killed_worker()
         bad = Chaos(controller, lambda kind, good, folder: make_release(folder, seed=77, fail=0.9), None).bad_release()
     assert finding.survived and finding.alert == "a process died" and finding.recovery_s > 0
-    assert bad.survived and "CanaryHarmed (errors)" in bad.alert and bad.exposed is None
+    assert bad.survived and "CanaryHarmed (errors)" in bad.alert and bad.exposed == (0, 0)
     assert table_of([finding, bad]).row_count == 2
 
 
