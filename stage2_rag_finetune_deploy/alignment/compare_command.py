@@ -39,10 +39,11 @@ METHODS: dict[str, tuple[Train, ScriptConfig]] = {
     "sft": (train_sft, SftConfig()), "dpo": (train_dpo, DpoConfig()), "grpo": (train_grpo, GrpoConfig()),
 }  # fmt: skip
 
-LEGEND = """right: the most probable answer; reward: sampled answers; seeds: lowest and highest
-KL: how far from the start, nats an answer; alike: questions whose samples all score the
-same; length: tokens of an answer; cut: not ended at the limit; 2nd task: nobody trained
-it; text: WikiText-2 perplexity over the base's; s: all of the method's training"""
+LEGEND = (
+    "right: the most probable answer; reward: sampled answers; seeds: lowest and highest; KL: how far from the start, "
+    "nats an answer; alike: questions whose samples all score the same; length: tokens of an answer; cut: not ended at "
+    "the limit; 2nd task: nobody trained it; text: WikiText-2 perplexity over the base's; s: all of a method's training"
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class CompareConfig:
 
 PRESETS = {
     "smoke": CompareConfig(seeds="1", warm_up=8, questions=8, steps=2, batch=4, test=4, forget_tokens=512),
-    "cpu": CompareConfig(questions=192, steps=24, test=48, forget_tokens=2048),
+    "cpu": CompareConfig(questions=128, steps=16, test=32, forget_tokens=2048),
     "study": CompareConfig(seeds="1,2,3"),
 }
 

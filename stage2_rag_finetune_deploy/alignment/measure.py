@@ -25,9 +25,11 @@ from stage2_rag_finetune_deploy.alignment.tasks import Item, Task
 from stage2_rag_finetune_deploy.finetune import lora
 from stage2_rag_finetune_deploy.finetune.chat_format import encode
 
-LEGEND = """right: the most probable answer; reward: sampled answers; in brackets 95 %
-KL: how far from the start, nats an answer; alike: questions whose samples all
-score the same; length: tokens of an answer; cut off: not ended at the limit"""
+LEGEND = (
+    "right: the most probable answer; reward: sampled answers; in brackets 95 %; KL: how far from the start, nats an "
+    "answer; alike: questions whose samples all score the same; length: tokens of an answer; cut off: not ended at the "
+    "limit"
+)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class CompareConfig:
 PRESETS = {
     "smoke": CompareConfig(samples=4, length=32, ratios=2, test_tokens=512, questions=2, new_tokens=4, rounds=2,
                            prompt=32, decode=2, processes=False),
-    "cpu": CompareConfig(samples=16, ratios=6, test_tokens=3072, questions=32, new_tokens=40, rounds=4, decode=6,
+    "cpu": CompareConfig(samples=16, ratios=6, test_tokens=3072, questions=32, new_tokens=40, rounds=3, decode=4,
                          processes=False),
     "study": CompareConfig(gptqmodel=True),
 }  # fmt: skip
@@ -114,8 +114,8 @@ def make_exam(config: CompareConfig, source: Path, tokenizer: object) -> Exam:
 def show_table(results: Results, label: str, seed: int) -> None:
     """Two tables: quality, and what it costs."""
     full = results[FULL]
-    quality = Table(box=None, pad_edge=False, title="quality", title_justify="left")
-    for heading in ("", "perplexity", f"to {FULL} (95 %)", "exact match (95 %)", "quantised in"):
+    quality = Table(box=None, pad_edge=False, title=f"quality; {label}", title_justify="left")
+    for heading in ("", "perplexity", f"to {FULL} (95 %)", "exact match (95 %)", "took"):
         quality.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     cost = Table(box=None, pad_edge=False, title="cost", title_justify="left")
     for heading in ("", "MB on disk", "resident", "prefill tok/s", "decode tok/s", "kernel"):
@@ -125,7 +125,7 @@ def show_table(results: Results, label: str, seed: int) -> None:
         exact = percent_with_interval(each.exact, seed) if each.exact else "-"
         seconds = human_seconds(each.seconds) if each.row.method else "-"
         relative = f"{ratio:.2f} ({low:.2f} to {high:.2f})" if name != FULL else "1"
-        quality.add_row(label if name == FULL else name, f"{perplexity(each.losses):.2f}", relative, exact, seconds)
+        quality.add_row(name, f"{perplexity(each.losses):.2f}", relative, exact, seconds)
         cost.add_row(name, f"{each.disk / 1e6:.0f}", f"{each.resident / 1e6:.0f}", f"{np.median(each.prefill):.0f}",
                      f"{np.median(each.decode):.1f}", each.kernel)  # fmt: skip
     console.print(quality)

@@ -20,7 +20,7 @@ from stage2_rag_finetune_deploy.quantization.grid import Quantised
 from stage2_rag_finetune_deploy.quantization.packing import from_tensors, to_tensors
 
 INT4_GROUPS = (32, 64, 128, 256)
-INT4, INT8, UNPACK = "aten int4pack_mm", "aten int8pack_mm", "unpack + bf16 linear"
+INT4, INT8, UNPACK = "aten int4pack_mm", "aten int8pack_mm", "unpack + linear"
 MANY = {INT4: 256, INT8: 48}  # tokens at once from which unpacking first is faster (NOTES.md)
 
 

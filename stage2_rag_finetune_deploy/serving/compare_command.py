@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -117,26 +118,34 @@ def plan_of(config: CompareConfig, model: Path) -> tuple[dict[str, Path], list[s
 
 
 def gptq_folder(folder: Path | None) -> Path:
-    """The checkpoint in GPTQ format: the one given, else the newest under runs/stage2/quantization.
+    """The checkpoint in GPTQ format: the one given, else GPTQ's newest in 4 bits under runs/stage2/quantization.
 
     Raises:
         LabError: there is none, or it is something else.
     """
     if folder is None:
         found = sorted(runs_root().glob("stage2/quantization/*/**/config.json"), key=lambda path: path.stat().st_mtime)
-        found = [path.parent for path in found if quantised_by(path.parent) == "gptq"]
+        found = [path.parent for path in found if is_gptq_in_four_bits(path.parent)]
         if not found:
-            raise LabError("no checkpoint in GPTQ format yet", "python -m stage2_rag_finetune_deploy.quantization")
+            raise LabError("nothing was quantised by GPTQ to 4 bits yet",
+                           "python -m stage2_rag_finetune_deploy.quantization quantize")  # fmt: skip
         folder = found[-1]
     check_checkpoint(folder)
-    if quantised_by(folder) != "gptq":
+    if quantization_of(folder).get("quant_method") != "gptq":
         raise LabError(f"{folder} is not in GPTQ format", "--gptq FOLDER of the lab quantization")
     return folder
 
 
-def quantised_by(folder: Path) -> str | None:
-    """The method that a checkpoint's config.json names."""
-    return (read_json(folder / "config.json", "").get("quantization_config") or {}).get("quant_method")
+def quantization_of(folder: Path) -> dict[str, Any]:
+    """What a checkpoint's config.json says about how it was quantised; empty where it was not."""
+    return read_json(folder / "config.json", "").get("quantization_config") or {}
+
+
+def is_gptq_in_four_bits(folder: Path) -> bool:
+    """Whether GPTQ made a checkpoint, in 4 bits: RTN, AWQ and 8 bits are written in GPTQ's format, too."""
+    found = quantization_of(folder)
+    maker = found.get("meta", {}).get("method", "gptq")  # GPTQModel does not say it
+    return (found.get("quant_method"), found.get("bits"), maker) == ("gptq", 4, "gptq")
 
 
 def static_batches(folder: Path, requests: Sequence[Request], batch: int) -> tuple[list[Record], float]:

@@ -2,16 +2,13 @@
 
 import ipaddress
 import socket
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labkit.cli import Command, option, require_at_least
 from labkit.errors import LabError
 from labkit.progress import console
-from labkit.runs import shown
 from stage3_agents_llmops.agent.common_options import AgentOptions, settings_of
 from stage3_agents_llmops.agent.settings import AgentSettings
 
@@ -45,6 +42,8 @@ def run_serve(config: ServeConfig, preset: str) -> int:
     Raises:
         LabError: no port, no shop, no such release, or another service has the state folder under this name.
     """
+    from stage2_rag_finetune_deploy.finetune.export import newest_merged
+    from stage3_agents_llmops.agent.model_server import TUNED, model_server, served_release
     from stage3_agents_llmops.agent.release import ReleaseFolder
     from stage3_agents_llmops.agent.service.instances import instance
     from stage3_agents_llmops.agent.service.server import bind
@@ -58,29 +57,12 @@ def run_serve(config: ServeConfig, preset: str) -> int:
             ReleaseFolder.open(settings.release)  # what is wrong with it is said before models are loaded
         with instance(Path(settings.state_dir), config.instance):
             if not config.start_model:
-                return serve(config, settings, listening)
+                with served_release(settings, config.patience) as served:
+                    return serve(config, served, listening)
             if settings.endpoint:
                 raise LabError("--start-model and --endpoint are two models", "one of them")
-            with tuned_model(config.patience) as address:
-                return serve(config, replace(settings, endpoint=address), listening)
-
-
-@contextmanager
-def tuned_model(patience: float) -> Iterator[str]:
-    """Stage 2's newest tuned model behind its OpenAI-compatible server, for the length of the block; the address.
-
-    Raises:
-        LabError: no model was tuned yet, or the server does not come up.
-    """
-    from stage2_rag_finetune_deploy.finetune.export import newest_merged
-    from stage2_rag_finetune_deploy.serving.server_process import ServerProcess, free_port
-
-    folder, port = newest_merged(), free_port()
-    words = [sys.executable, "-m", "stage2_rag_finetune_deploy.serving", "serve", "--model", str(folder),
-             "--served-name", "tuned", "--port", str(port), "--patience", str(patience)]  # fmt: skip
-    with ServerProcess(words, "127.0.0.1", port, "the model's server", patience) as server:
-        console.print(f"{shown(folder)} answers at {server.url}/v1", markup=False, soft_wrap=True)
-        yield f"{server.url}/v1"
+            with model_server(newest_merged(), config.patience) as address:
+                return serve(config, replace(settings, endpoint=address, model=TUNED), listening)
 
 
 def serve(config: ServeConfig, settings: AgentSettings, listening: socket.socket) -> int:

@@ -103,7 +103,7 @@ class Controller:
         """A new deployment.
 
         Args:
-            order: `release` (folder, or None to train), `evaluation`, `gates`, `note`, `preset`, `seed`.
+            order: `release` (folder, or None to train), `evaluation`, `gates`, `adapter`, `note`, `preset`, `seed`.
 
         Raises:
             LabError: another deployment has not ended.
@@ -183,11 +183,12 @@ def detection_seconds(rollout: Rollout) -> float | None:
 
 
 def order_of(
-    release: Path | None = None, evaluation: Path | None = None, gates: Path | None = None, **more: Any
-) -> dict[str, Any]:
+    release: Path | None = None, evaluation: Path | None = None, gates: Path | None = None,
+    adapter: Path | None = None, **more: Any,
+) -> dict[str, Any]:  # fmt: skip
     """A deployment's order as JSON values; paths are made absolute, because the next controller may start elsewhere."""
     from stage3_agents_llmops.pipeline.gates import DEFAULT_FILE, load_gates
 
     load_gates(gates or DEFAULT_FILE)  # a typing error is told now, not after the training
-    paths = {"release": release, "evaluation": evaluation, "gates": gates or DEFAULT_FILE}
+    paths = {"release": release, "evaluation": evaluation, "gates": gates or DEFAULT_FILE, "adapter": adapter}
     return {name: str(Path(path).absolute()) if path else None for name, path in paths.items()} | more

@@ -58,18 +58,20 @@ def evaluate(release: Path, size: EvaluationSize) -> dict[str, Figure]:
     Raises:
         LabError: the folder holds no release that can be served.
     """
-    with tempfile.TemporaryDirectory(prefix="evaluate-release-") as scratch:
-        return asyncio.run(_evaluate(release, size, Path(scratch)))
-
-
-async def _evaluate(release: Path, size: EvaluationSize, scratch: Path) -> dict[str, Figure]:
-    from stage3_agents_llmops.agent.evaluation.in_process import AgentInProcess
     from stage3_agents_llmops.agent.evaluation.suite import make_shop
+    from stage3_agents_llmops.agent.model_server import served_release
     from stage3_agents_llmops.agent.settings import AgentSettings
 
-    shop = make_shop(scratch / "shop.sqlite", size.seed)
+    with tempfile.TemporaryDirectory(prefix="evaluate-release-") as scratch:
+        shop = make_shop(Path(scratch) / "shop.sqlite", size.seed)
+        with served_release(AgentSettings(shop, Path(scratch) / "state", release=release)) as settings:
+            return asyncio.run(_evaluate(release, size, settings, shop))
+
+
+async def _evaluate(release: Path, size: EvaluationSize, settings: Any, shop: Path) -> dict[str, Figure]:
+    from stage3_agents_llmops.agent.evaluation.in_process import AgentInProcess
     figures = folder_figures(release)
-    async with AgentInProcess(AgentSettings(shop, scratch / "state", release=release)) as host:
+    async with AgentInProcess(settings) as host:
         if size.intents:
             figures["intent_accuracy"] = await intent_accuracy(host.agent.services.understander, size)
         if size.questions:

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import data
+from labkit.assets import asset_path
 from labkit.environment import git_state
 from labkit.errors import LabError
 from labkit.files import sync_folder, write_json
@@ -117,14 +119,21 @@ def learnt_from(seed: int) -> Callable[[Any], bool]:
 
 
 def take_adapter(folder: Path, recipe: Recipe) -> None:
-    """Stage 2's adapter as it is, and what it belongs to. Raises LabError: it is none."""
+    """Stage 2's adapter, and what it belongs to by a name that other machines know. Raises LabError: it is none."""
     for name in ADAPTER_FILES:
-        source = recipe.adapter / name
-        if not source.is_file():
+        if not (recipe.adapter / name).is_file():
             raise LabError(f"{recipe.adapter} is no adapter: no {name}", "a checkpoint of stage 2's finetune lab")
-        shutil.copyfile(source, folder / name)
-    base = json.loads((folder / ADAPTER_FILES[0]).read_text(encoding="utf-8")).get("base_model_name_or_path", "")
+    settings, weights = ADAPTER_FILES
+    shutil.copyfile(recipe.adapter / weights, folder / weights)
+    config = json.loads((recipe.adapter / settings).read_text(encoding="utf-8"))
+    base = catalog_name(config.get("base_model_name_or_path", ""))
+    write_json(folder / settings, config | {"base_model_name_or_path": base})
     write_json(folder / "model.json", {"kind": "adapter", "base": base, "recipe": described(recipe)})
+
+
+def catalog_name(base: str) -> str:
+    """The name that a checkpoint in the cache has in the catalog; what lies elsewhere keeps its path."""
+    return next((name for name, asset in data.catalog().items() if base == str(asset_path(asset))), base)
 
 
 def make_rag(folder: Path, recipe: Recipe) -> None:

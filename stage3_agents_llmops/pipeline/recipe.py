@@ -61,11 +61,15 @@ class Recipe:
                            "take the sentences out, and make the release again")  # fmt: skip
         return {"poisoned_articles": len(new)}
 
-    def build(self, folder: Path) -> Path:
-        """Train, and put the parts of a release into a folder; one that is whole already is kept."""
+    def build(self, folder: Path, adapter: Path | None = None) -> Path:
+        """Put the parts of a release into a folder; one that is whole already is kept.
+
+        Args:
+            adapter: a LoRA adapter that stage 2 has trained, as the model; None: a classifier is trained here.
+        """
         from stage3_agents_llmops.pipeline import package
 
-        return package.build(folder, seed=self.seed, more=self.more)
+        return package.build(folder, seed=self.seed, more=self.more, adapter=adapter)
 
     def bring(self, source: Path, folder: Path) -> Path:
         """Copy the parts of a folder that was made elsewhere.

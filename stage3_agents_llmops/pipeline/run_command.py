@@ -23,6 +23,7 @@ class RunConfig(PipelineOptions):
 
     release: Path | None = option(None, "a release's folder that was made elsewhere; none: train one")
     evaluation: Path | None = option(None, "its evaluation, believed without a check; none: evaluate it here")
+    adapter: Path | None = option(None, "a LoRA adapter of stage 2 as the model; none: train a classifier")
     shadow: bool = option(True, "let it listen to copies of messages before it answers anybody")
     note: str = option("", "why, for people; another note is another release")
     customers: int = option(0, "simulated customers at once while it runs; 0: only those who are there anyway")
@@ -33,13 +34,18 @@ PRESETS = {name: RunConfig() for name in ("cpu", "smoke", "study", "gpu")}
 
 def run_pipeline(config: RunConfig, preset: str) -> int:
     """Deploy, print the outcome; exit code 0 live, 3 not let in, 4 rolled back."""
+    from stage2_rag_finetune_deploy.serving.checkpoint_folder import check_adapter
     from stage3_agents_llmops.pipeline.controller import Controller, order_of
     from stage3_agents_llmops.pipeline.first_release import first_release
 
-    order = order_of(config.release, config.evaluation, config.gates, note=config.note, preset=preset,
+    order = order_of(config.release, config.evaluation, config.gates, config.adapter, note=config.note, preset=preset,
                      seed=config.seed, shadow=config.shadow)  # fmt: skip
     if config.evaluation and not config.release:
         raise LabError("--evaluation belongs to a --release that was made elsewhere", "leave it out")
+    if config.adapter and config.release:
+        raise LabError("--release has a model already", "--release or --adapter")
+    if config.adapter:
+        check_adapter(config.adapter)
     with start_run("stage3", "pipeline", "run", config, preset, config.seed) as run:
         parts = parts_of(config, preset)
         with terminated(), Controller(parts) as controller:

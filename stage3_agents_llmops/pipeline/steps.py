@@ -56,11 +56,11 @@ def train(rollout: Rollout) -> Mapping[str, Any]:
     """The candidate's folder: trained, or copied from where somebody has put it."""
     folder = rollout.home.work(rollout.id) / "candidate"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    brought = rollout.deployment.order.get("release")
+    brought, adapter = (rollout.deployment.order.get(name) for name in ("release", "adapter"))
     if brought:
         rollout.parts.recipe.bring(Path(brought), folder)
     else:
-        rollout.parts.recipe.build(folder)
+        rollout.parts.recipe.build(folder, Path(adapter) if adapter else None)
     return {"folder": str(folder)}
 
 

@@ -6,8 +6,10 @@ import shutil
 import pytest
 
 from labkit.errors import LabError
+from labkit.files import write_json
 from labkit.runs import latest_run, read_report
 from labkit.side_environment import SERVE
+from stage2_rag_finetune_deploy.serving.checkpoint_folder import read_json
 from stage2_rag_finetune_deploy.serving.compare_command import CompareConfig, gptq_folder, plan_of, require_all_finished
 from stage2_rag_finetune_deploy.serving.latency import Record
 
@@ -55,14 +57,19 @@ def test_engines_that_are_not_there(tiny_base, no_vllm, quantised):
 
 
 def test_the_newest_quantised_checkpoint(tiny_base, runs, quantised):
-    """Catches: a merged or an AWQ folder served as the 4-bit row; an old run in place of the newest."""
-    with pytest.raises(LabError, match="no checkpoint in GPTQ format yet"):
+    """Catches: a merged, an AWQ or an 8-bit folder served as the 4-bit row; an old run in place of the newest."""
+    with pytest.raises(LabError, match="nothing was quantised by GPTQ to 4 bits yet"):
         gptq_folder(None)
     with pytest.raises(LabError, match="is not in GPTQ format"):
         gptq_folder(tiny_base)
     place = runs / "stage2" / "quantization" / "quantize-1" / "checkpoint"
     shutil.copytree(quantised, place)
     shutil.copytree(tiny_base, place.with_name("merged"))
+    for name, change in (("awq", {"meta": {"method": "awq"}}), ("int8", {"bits": 8, "meta": {"method": "rtn"}})):
+        shutil.copytree(quantised, place.with_name(name))  # newer, and in GPTQ's format
+        config = read_json(place.with_name(name) / "config.json", "")
+        config["quantization_config"] |= change
+        write_json(place.with_name(name) / "config.json", config)
     assert gptq_folder(None) == place and gptq_folder(quantised) == quantised
 
 

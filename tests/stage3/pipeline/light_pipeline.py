@@ -35,7 +35,7 @@ class LightRecipe(Recipe):
     def check_release(self, release: Path, champion: Path) -> dict[str, Any]:
         return {"poisoned_articles": 0}
 
-    def build(self, folder: Path) -> Path:
+    def build(self, folder: Path, adapter: Path | None = None) -> Path:
         return make_release(folder, seed=self.seed, **self.behaviour)
 
     def evaluate_all(self, places: Any, between: Any = lambda: None) -> None:

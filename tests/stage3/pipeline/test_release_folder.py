@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import data
 from data.help_articles import HelpArticle, load_help_articles
 from labkit.errors import LabError
 from labkit.files import write_json, write_text
@@ -169,6 +170,10 @@ def test_stage_twos_adapter_becomes_a_release(tmp_path: Path) -> None:
     (adapter / "adapter_model.safetensors").write_bytes(b"weights")
     release = ReleaseFolder.open(build(tmp_path / "release", adapter=adapter))
     assert (release.model["kind"], release.model["base"]) == ("adapter", "smollm2-135m-instruct")
+    write_json(adapter / "adapter_config.json", {"base_model_name_or_path": str(data.fetch("smollm2-135m-instruct"))})
+    elsewhere = ReleaseFolder.open(build(tmp_path / "elsewhere", adapter=adapter))
+    assert elsewhere.model["base"] == "smollm2-135m-instruct"  # no path of the machine that trained it
+    assert str(Path.home()) not in (elsewhere.folder / "model" / "adapter_config.json").read_text()
     with pytest.raises(LabError, match="nothing serves it"):
         build_understander(AgentSettings(shop=tmp_path, state_dir=tmp_path), release)
     served = AgentSettings(shop=tmp_path, state_dir=tmp_path, endpoint="http://127.0.0.1:9/v1")
