@@ -31,6 +31,7 @@ from stage2_rag_finetune_deploy.serving.load_test import run_load
 from stage2_rag_finetune_deploy.serving.load_test_command import milliseconds, plain, read_span
 from stage2_rag_finetune_deploy.serving.serve_command import BASE
 from stage2_rag_finetune_deploy.serving.server_process import ServerProcess, free_port
+from stage2_rag_finetune_deploy.serving.vllm_command import check_four_bits
 
 STATIC, MINI, VLLM, VLLM_GPTQ = "transformers, static", "mini engine", "vLLM", "vLLM, GPTQ 4 bits"
 NAME = "measured"
@@ -109,7 +110,10 @@ def plan_of(config: CompareConfig, model: Path) -> tuple[dict[str, Path], list[s
         try:
             if word in ("vllm", "gptq"):
                 SERVE.folder()
-            plan[words[word]] = gptq_folder(config.gptq) if word == "gptq" else model
+            folder = gptq_folder(config.gptq) if word == "gptq" else model
+            if word == "gptq":
+                check_four_bits(check_checkpoint(folder))
+            plan[words[word]] = folder
         except LabError as error:
             if config.engines != "all":
                 raise

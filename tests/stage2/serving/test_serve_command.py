@@ -2,12 +2,14 @@
 
 import json
 import os
+import platform
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,20 @@ def test_four_bits_are_never_served_in_float32_unasked(tiny_base, monkeypatch, a
     """Catches: `auto` on a processor without bfloat16, which vLLM refuses for a checkpoint in GPTQ's format."""
     monkeypatch.setattr(vllm_command, "choose_dtype", lambda *_: torch.float32)
     assert vllm_command.served_dtype(vllm_command.Serving(tiny_base, four_bits, "x", dtype=asked), True) == served
+
+
+@pytest.mark.parametrize(("avx512", "method", "refused"), [
+    (False, "gptq", True), (False, "awq", True), (True, "gptq", False), (False, None, False), (False, "fp8", False),
+])  # fmt: skip
+def test_a_processor_without_the_kernel(tiny_base, fake_vllm, monkeypatch, avx512, method, refused):
+    """Catches: a server that is healthy and answers every request with 500, because its library lacks the kernel."""
+    monkeypatch.setattr(vllm_command, "has_avx512", lambda: avx512)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    serving = vllm_command.Serving(tiny_base, {"quantization_config": {"quant_method": method}} if method else {}, "x")
+    with pytest.raises(LabError, match="needs AVX-512") if refused else nullcontext():
+        vllm_command.command(serving)
+    shutil.rmtree(fake_vllm / "lib")  # the build for graphics cards has its own kernels
+    vllm_command.command(serving)
 
 
 def test_words_for_vllm(tiny_base, adapter, fake_vllm):
