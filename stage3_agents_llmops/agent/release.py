@@ -1,7 +1,7 @@
 """A release on the disk: the model, the knowledge and the graph that one process serves, taken from one folder.
 
     model/   model.json {"kind": "classifier", ...} and the classifier's weights; or {"kind": "adapter"}, stage 2's LoRA
-             adapter, which the serving lab's engine serves under --endpoint
+             adapter, which model_server.py serves where there is no --endpoint
     rag/     rag.json {"variant", "k", "thresholds", "weights"}, articles/{en,zh}/*.md
     graph/   graph.json {"overrides": {"abstain_below": 0.4, ...}}, answers/{en,zh}.toml
     release.json, evaluation.json     what the registry wrote: every file's SHA-256, and how the release was judged

@@ -46,7 +46,8 @@ def test_cache_is_as_large_as_the_arithmetic_says(vllm):
     line = next(line for line in vllm.lines if "KV cache size" in line)
     tokens = int(re.search(r"KV cache size: ([\d,]+) tokens", line)[1].replace(",", ""))
     block = next((int(m[1]) for m in (re.search(r"block_size=(\d+)", line) for line in vllm.lines) if m), 128)
-    assert tokens == cache_tokens(Shape.of(vllm.config), GIB, block)
+    dtype = "fp32" if vllm_command.served_dtype(vllm.serving, on_cpu=True) == "float32" else "bf16"
+    assert tokens == cache_tokens(Shape.of(vllm.config), GIB, block, dtype=dtype)
 
 
 def test_streams_are_counted(vllm):

@@ -9,6 +9,7 @@ import pytest
 from stage1_foundations.embeddings.encoders import load_encoder
 from stage3_agents_llmops.agent import text_encoder
 from stage3_agents_llmops.agent.text_encoder import load_e5, load_e5_tokens
+from stage3_agents_llmops.agent.understanding.classifier import load_classifier
 
 pytestmark = pytest.mark.assets
 TEXTS = [
@@ -96,6 +97,7 @@ def test_half_a_character_is_read():
 
 def test_a_customer_does_not_wait_for_torch_or_scikit_learn():
     """Catches: an import that makes the service ten seconds and a gigabyte heavier again, or three seconds."""
+    load_classifier()  # so that it is trained and kept: only who finds none has to wait for scikit-learn
     code = (
         "import sys; from stage3_agents_llmops.agent.understanding.classifier import load_classifier; "
         "load_classifier(); heavy = ('torch', 'transformers', 'mteb', 'sklearn', 'pandas'); "
