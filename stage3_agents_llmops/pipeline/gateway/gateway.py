@@ -146,7 +146,8 @@ class Gateway:
             run_id = json.loads(answer.body)["run_id"]
             self._follow(run_id, thread_id, asking, arm, said, began)
             self.metrics.accept.labels(arm.name).observe(time.monotonic() - began)
-            if asking.assignment is not None and arm is asking.arm:
+            met = asking.assignment is not None and arm is asking.arm
+            if met and not self.router.exposed(asking.assignment):  # a thread's turn beside a busy loop is dear
                 new = await asyncio.to_thread(self.router.expose, asking.assignment)
                 self.metrics.exposures.labels(arm.name).inc(new)
         elif answer.status == 429 or answer.status >= 500:

@@ -89,6 +89,10 @@ class Router:
             logger.error("an exposure is lost: %s", error)
             return 0
 
+    def exposed(self, assignment: Assignment) -> bool:
+        """Whether that has been noted already, as far as memory goes."""
+        return self.exposures.knows(assignment, suffix=f".{self.routes.number}")
+
     def shadowed(self, unit: str) -> bool:
         """Whether a customer's messages are copied to the shadow: a draw of its own, independent of the arms."""
         shadow = self.routes.shadow

@@ -37,7 +37,9 @@ def test_a_unit_is_logged_once_however_often_it_comes(shop, tmp_path):
     """Catches: a row a message, which would make the talkative count more."""
     with ExposureLog(tmp_path / "log.sqlite") as log:
         assignment = shop.assign({"user": "u-1"})
+        assert not log.knows(assignment)
         assert log.expose(assignment) == len(assignment.arms)
+        assert log.knows(assignment) and not log.knows(assignment, suffix=".2")
         assert log.expose(assignment) == 0
     with ExposureLog(tmp_path / "log.sqlite") as again:  # another process, with an empty memory
         assert again.expose(shop.assign({"user": "u-1"})) == 0
