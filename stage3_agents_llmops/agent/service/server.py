@@ -8,6 +8,7 @@ import asyncio
 import errno
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -22,6 +23,7 @@ from stage3_agents_llmops.agent.service.limits import Limits
 
 HALF_SECONDS = 20.0  # until the head of a request has to be complete
 LARGEST_HEAD = 16_384  # bytes
+SWITCH = 0.0005  # seconds until a thread that waits for a busy loop gets its turn; Python's own is ten times as long
 KEEP_ALIVE = 75  # seconds; longer than clients keep an idle connection, or one sends while this end closes
 
 
@@ -120,6 +122,7 @@ def run_server(
         timeout_graceful_shutdown=round(limits.grace) + 5,
     )  # fmt: skip
     server = Server(config, app, on_ready, limits.grace)
+    sys.setswitchinterval(SWITCH)
     before = signal.getsignal(signal.SIGTERM)
     with suppress(KeyboardInterrupt):  # uvicorn raises the signal again after a clean end
         try:
