@@ -110,9 +110,10 @@ def plan_of(config: CompareConfig, model: Path) -> tuple[dict[str, Path], list[s
         try:
             if word in ("vllm", "gptq"):
                 SERVE.folder()
-            folder = gptq_folder(config.gptq) if word == "gptq" else model
+            folder = model
             if word == "gptq":
-                check_four_bits(check_checkpoint(folder))
+                folder = gptq_folder(config.gptq)
+                check_four_bits(read_json(folder / "config.json", ""))
             plan[words[word]] = folder
         except LabError as error:
             if config.engines != "all":

@@ -109,12 +109,14 @@ def ask(parts: Any) -> bool:
 
 def table_of(findings: list[Any]) -> Table:
     """One fault a row."""
+    from stage3_agents_llmops.pipeline.exposed import met_by
+
     table = Table(box=None, pad_edge=False)
     for title in ("fault", "alert", "after", "well after", "met by"):
         table.add_column(title, overflow="fold")
     for each in findings:
         seconds = ["never" if value is None else f"{value:.1f} s" for value in (each.alert_s, each.recovery_s)]
-        met = "" if each.exposed is None else "{} of {}".format(*each.exposed) if each.exposed[0] else "nobody"
+        met = "" if each.exposed is None else met_by(*each.exposed)
         table.add_row(each.fault, each.alert or "[red]none[/red]", *seconds, met)
     return table
 

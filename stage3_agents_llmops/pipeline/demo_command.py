@@ -129,6 +129,8 @@ def row_of(controller: Any, run: Run, name: str, expected: str, deployment: Any)
 
 def table_of(rows: list[dict[str, Any]]) -> Table:
     """One deployment a row."""
+    from stage3_agents_llmops.pipeline.exposed import met_by
+
     table = Table(box=None, pad_edge=False)
     for title in ("release", "ended", "after", "seen after", "back after", "met by"):
         table.add_column(title, overflow="fold")
@@ -137,10 +139,9 @@ def table_of(rows: list[dict[str, Any]]) -> Table:
         return "" if value is None else human_seconds(value)
 
     for row in rows:
-        met = "nobody" if not row["exposed"] else f"{row['exposed']} of {row['customers']}"
         ended = row["ending"] if row["right"] else f"[red]{row['ending']}[/red]"
         table.add_row(row["release"], ended, seconds(row["seconds"]), seconds(row["detection_s"]),
-                      seconds(row["rollback_s"]), met)  # fmt: skip
+                      seconds(row["rollback_s"]), met_by(row["exposed"], row["customers"]))  # fmt: skip
     return table
 
 

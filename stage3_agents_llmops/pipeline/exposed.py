@@ -25,3 +25,8 @@ def exposed_share(run_log: RunLog, deployment: Deployment) -> float | None:
     """The same as a share."""
     counts = exposed_customers(run_log, deployment)
     return counts[0] / counts[1] if counts else None
+
+
+def met_by(met: int | None, everybody: int | None) -> str:
+    """The same for a table: "nobody", or "2 of 40"."""
+    return f"{met} of {everybody}" if met else "nobody"

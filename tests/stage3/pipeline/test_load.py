@@ -158,6 +158,7 @@ def test_a_service_that_is_not_there_is_said(tmp_path: Path, shop_file: Path) ->
     for config, what in (
         (LoadConfig(gateway="http://127.0.0.1:9", shop=shop_file, state=tmp_path), "nobody answers"),
         (LoadConfig(home=tmp_path), "there is no shop"),
+        (LoadConfig(home=tmp_path, shop=shop_file), "no gateway runs"),  # and none of another home is asked
     ):
         with pytest.raises(LabError, match=what):
             run_load(config, "")
