@@ -133,6 +133,7 @@ class LearnerProcess:
             with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=limit) as reply:
                 yield reply
         except urllib.error.HTTPError as error:
+            error.close()  # it holds the answer's connection
             raise LearnerFault(f"{path} answered with status {error.code}") from None
         except TimeoutError:
             raise LearnerFault(f"{path} did not answer within {limit:.0f} s") from None

@@ -96,7 +96,8 @@ class Relay(BaseHTTPRequestHandler):
         headers = {name: value for name, value in self.headers.items() if name.lower() not in NOT_PASSED_ON}
         try:
             upstream.request(self.command, self.path, body or None, headers)
-            self.answer(upstream.getresponse(), body)
+            with upstream.getresponse() as reply:
+                self.answer(reply, body)
         except (BrokenPipeError, ConnectionResetError):  # the reader left
             self.close_connection = True
         except (OSError, HTTPException):

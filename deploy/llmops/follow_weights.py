@@ -55,6 +55,7 @@ def fetched(url: str, token: str = "", body: Any = None, context: ssl.SSLContext
         with urllib.request.urlopen(request, timeout=10, context=context) as reply:
             return json.load(reply)
     except urllib.error.HTTPError as error:
+        error.close()  # it holds the answer's connection
         raise Unready(f"{url} answers {error.code}", error.code) from None
     except (OSError, ValueError) as error:
         raise Unready(f"{url}: {error}", 0) from None

@@ -47,8 +47,8 @@ def server(tmp_path_factory):
 
 def answers(port):
     """Whether the server is up."""
-    with suppress(OSError):
-        return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).read() == b"OK"
+    with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as reply:
+        return reply.read() == b"OK"
     return False
 
 
