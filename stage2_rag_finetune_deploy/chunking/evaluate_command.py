@@ -50,7 +50,7 @@ PRESETS = {
     "smoke": EvaluateConfig(
         exams="technical,meeting-en", chunkers="sentence,parent-child,characters", documents=2, encoder="random"
     ),
-    "cpu": EvaluateConfig(chunkers="main", documents=4, meetings=2, articles=2, questions=100),
+    "cpu": EvaluateConfig(chunkers="main", documents=3, meetings=2, articles=1, questions=60),
     "study": EvaluateConfig(articles=16, questions=1500),
     "gpu": EvaluateConfig(),
 }

@@ -16,7 +16,7 @@ from stage2_rag_finetune_deploy.chunking.relevance import Context, Judgement, de
 from stage2_rag_finetune_deploy.chunking.sizes import TokenCounter
 
 WINDOWS = {"minilm": 256, "e5": 512}  # tokens that the encoder reads, two of them its own
-CALIBRATION = 24
+CALIBRATION = 8
 SEARCHED = 500  # chunks of a ranking; nobody looks further
 
 

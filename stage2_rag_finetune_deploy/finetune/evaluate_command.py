@@ -43,7 +43,7 @@ class EvaluateConfig:
 
 PRESETS = {
     "smoke": EvaluateConfig(shots="1", samples=2, new_tokens=4),
-    "cpu": EvaluateConfig(shots="14", samples=40),
+    "cpu": EvaluateConfig(shots="5", samples=40, new_tokens=64),
     "study": EvaluateConfig(),
 }
 
@@ -129,10 +129,10 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
 
 def show(results: dict[str, Scores], seed: int) -> None:
     """All figures with their 95 % intervals."""
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model")
-    for heading in ("exact", "intent", "slot F1", "valid JSON"):
-        table.add_column(heading, justify="right")
+    for heading in ("exact", "intent", "slot F1", "JSON"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for label, scores in results.items():
         cells = [percent_with_interval(getattr(scores, figure), seed) for figure in ("exact", "intent")]
         table.add_row(label, *cells, f"{scores.slot_f1:.3f}", f"{100 * scores.mean('valid'):.1f} %")

@@ -61,8 +61,8 @@ class CompareConfig:
 PRESETS = {
     "smoke": CompareConfig(samples=4, length=32, ratios=2, test_tokens=512, questions=2, new_tokens=4, rounds=2,
                            prompt=32, decode=2, processes=False),
-    "cpu": CompareConfig(samples=16, ratios=6, test_tokens=3072, questions=32, new_tokens=40, rounds=3, decode=4,
-                         processes=False),
+    "cpu": CompareConfig(samples=8, ratios=4, test_tokens=2048, questions=16, new_tokens=40, rounds=2, prompt=64,
+                         decode=2, processes=False),
     "study": CompareConfig(gptqmodel=True),
 }  # fmt: skip
 
@@ -114,10 +114,10 @@ def make_exam(config: CompareConfig, source: Path, tokenizer: object) -> Exam:
 def show_table(results: Results, label: str, seed: int) -> None:
     """Two tables: quality, and what it costs."""
     full = results[FULL]
-    quality = Table(box=None, pad_edge=False, title=f"quality; {label}", title_justify="left")
+    quality = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), title=f"quality; {label}", title_justify="left")
     for heading in ("", "perplexity", f"to {FULL} (95 %)", "exact match (95 %)", "took"):
         quality.add_column(heading, justify="right" if heading else "left", no_wrap=True)
-    cost = Table(box=None, pad_edge=False, title="cost", title_justify="left")
+    cost = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), title="cost", title_justify="left")
     for heading in ("", "MB on disk", "resident", "prefill tok/s", "decode tok/s", "kernel"):
         cost.add_column(heading, justify="right" if heading not in ("", "kernel") else "left")
     for name, each in results.items():

@@ -43,7 +43,7 @@ class CompareConfig:
     passages: int = option(0, "size of the corpus; 0 is the whole")
     variants: str = option(EVERY, "which, in the order of the table, with commas")
     encoder: str = option("minilm", "minilm, e5, or a folder")
-    llm_questions: int = option(10, "questions that the language model reranks")
+    llm_questions: int = option(150, "questions that the language model reranks; 0 leaves it out")
     typo_questions: int = option(200, "questions that get a typo, to see what correction is worth; 0: none")
     timed: int = option(40, "questions on which the time is taken")
     seed: int = option(1, "draws the questions")
@@ -52,8 +52,8 @@ class CompareConfig:
 PRESETS = {
     "smoke": CompareConfig(questions=12, passages=40, variants="dense,windows,bm25,rrf,hybrid,late,spelling",
                            typo_questions=8, timed=6),
-    "cpu": CompareConfig(),
-    "study": CompareConfig(questions=0, llm_questions=150, typo_questions=2000, timed=200),
+    "cpu": CompareConfig(llm_questions=0, typo_questions=100),
+    "study": CompareConfig(questions=0, typo_questions=2000, timed=200),
 }  # fmt: skip
 PRESETS["gpu"] = PRESETS["study"]
 
@@ -114,6 +114,7 @@ def make_parts(corpus: Corpus, config: CompareConfig, names: list[str]) -> tuple
     if "llm" in names and config.llm_questions:
         rerankers["llm"] = RememberedScores(QueryLikelihood(data.fetch("smollm2-135m-instruct")))
     elif "llm" in names:
+        error_console.print("without the row `llm`, seconds a question: --llm-questions 20 to see it", style="dim")
         names = [name for name in names if name != "llm"]
     return Parts(corpus, load_token_encoder(config.encoder), rerankers=rerankers), names
 

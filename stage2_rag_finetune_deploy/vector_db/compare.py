@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from labkit.runs import Run, start_run
 from labkit.timing import human_size
 from stage2_rag_finetune_deploy.vector_db.measure import Measured, Problem, load_problem, measure
 from stage2_rag_finetune_deploy.vector_db.milvus_server import MilvusServer
-from stage2_rag_finetune_deploy.vector_db.store import CollectionSpec, VectorStore
+from stage2_rag_finetune_deploy.vector_db.store import CollectionSpec
 from stage2_rag_finetune_deploy.vector_db.stores import open_store
 
 # label in the table: (store, options of the store, index)
@@ -45,7 +45,7 @@ class CompareConfig:
 
 PRESETS = {
     "smoke": CompareConfig(stores="faiss-flat,faiss,milvus-lite", sizes="500,1500", queries=20),
-    "cpu": CompareConfig(),
+    "cpu": CompareConfig(queries=100),
     "study": CompareConfig(sizes="2000,10000,50000,100000", queries=500),
 }
 
@@ -54,13 +54,13 @@ def run_compare(config: CompareConfig, preset: str) -> None:
     """The command: measure, print, plot, record."""
     labels, sizes = parse_stores(config.stores), parse_sizes(config.sizes)
     problems = [load_problem(size, config.queries, config.k, config.seed) for size in sizes]
-    with start_run("stage2", "vector_db", "compare", config, preset, config.seed) as run:
-        figures, skipped = [], {}
+    with start_run("stage2", "vector_db", "compare", config, preset, config.seed) as run, ExitStack() as servers:
+        figures, skipped, places = [], {}, Places(run.dir / "stores", servers)
         with progress(total=len(labels) * len(sizes), description="compare") as bar:
             for label in labels:
                 bar.note(label)
                 try:
-                    for one in measure_store(label, problems, config.k, run.dir):
+                    for one in measure_store(label, problems, config.k, places):
                         figures.append(one)
                         write_json(run.dir / "table.json", [asdict(each) for each in figures])  # survives Ctrl-C
                         bar.advance()
@@ -93,31 +93,40 @@ def parse_sizes(text: str) -> list[int]:
         raise LabError(f"--sizes wants whole numbers with commas, not {text!r}", "--sizes 2000,20000") from None
 
 
-def measure_store(label: str, problems: list[Problem], k: int, folder: Path) -> Iterator[Measured]:
+class Places:
+    """Where each row's store lies.
+
+    Args:
+        folder: of all stores.
+        servers: ends what was started: one Milvus server for all rows that want one, unless MILVUS_URI names one.
+    """
+
+    def __init__(self, folder: Path, servers: ExitStack) -> None:
+        self.folder, self._servers, self._milvus = folder, servers, os.environ.get("MILVUS_URI", "")
+
+    def of(self, name: str, label: str) -> tuple[str | Path, Path]:
+        """The location that `open_store` wants, and the folder that the store fills."""
+        place = self.folder / (name if name == "milvus" else label)
+        place.mkdir(parents=True, exist_ok=True)
+        if name == "milvus":
+            self._milvus = self._milvus or self._servers.enter_context(MilvusServer(place)).uri
+            return self._milvus, place
+        if name == "weaviate":
+            return os.environ.get("WEAVIATE_URL") or place, place
+        return place / "store.db", place
+
+
+def measure_store(label: str, problems: list[Problem], k: int, places: Places) -> Iterator[Measured]:
     """One row of ROWS at every size."""
     name, options, index = ROWS[label]
-    with opened(name, label, options, folder / "stores") as (store, place):
+    location, folder = places.of(name, label)
+    with open_store(name, location, **options) as store:
         for problem in problems:
             some = SLOW.get(label, len(problem.asked))
             few = Problem(problem.vectors, problem.queries[:some], problem.truth[:some], problem.words,
                           problem.asked[:some])  # fmt: skip
             spec = CollectionSpec("words", problem.vectors.shape[1], {"number": int}, index)
-            yield measure(store, label, spec, few, place, k)
-
-
-@contextmanager
-def opened(name: str, label: str, options: dict, folder: Path) -> Iterator[tuple[VectorStore, Path]]:
-    """The store and the folder that it fills. A Milvus server is started unless MILVUS_URI names one."""
-    with ExitStack() as stack:
-        place = folder / label
-        place.mkdir(parents=True, exist_ok=True)
-        location: str | Path = place / "store.db"
-        if name == "milvus":
-            uri = os.environ.get("MILVUS_URI")
-            location = uri or stack.enter_context(MilvusServer(place)).uri
-        elif name == "weaviate":
-            location = os.environ.get("WEAVIATE_URL") or place
-        yield stack.enter_context(open_store(name, location, **options)), place
+            yield measure(store, label, spec, few, folder, k)
 
 
 def show(figures: list[Measured], skipped: dict[str, LabError]) -> None:

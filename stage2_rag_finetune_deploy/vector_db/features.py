@@ -1,6 +1,7 @@
 """What each store has beyond the interface, tried on a live one."""
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from labkit.errors import LabError
 from labkit.files import write_json
 from labkit.progress import console, error_console
 from labkit.runs import start_run
-from stage2_rag_finetune_deploy.vector_db.compare import opened
+from stage2_rag_finetune_deploy.vector_db.compare import Places
 from stage2_rag_finetune_deploy.vector_db.measure import load_problem
+from stage2_rag_finetune_deploy.vector_db.stores import open_store
 
 STORES = ("milvus-lite", "milvus", "weaviate")
 INDEXES = ("FLAT", "IVF_FLAT", "IVF_SQ8", "IVF_PQ", "SCANN", "HNSW")
@@ -78,7 +80,7 @@ def try_store(
     name: str, vectors: np.ndarray, queries: np.ndarray, indexes: list[str], folder: Path
 ) -> dict[str, str]:
     """All features of one store, opened in a folder of its own (or named by MILVUS_URI, WEAVIATE_URL)."""
-    with opened(name, name, {}, folder / "stores") as (store, _):
+    with ExitStack() as servers, open_store(name, Places(folder / "stores", servers).of(name, name)[0]) as store:
         if name == "weaviate":
             from stage2_rag_finetune_deploy.vector_db import weaviate_features
 
