@@ -65,7 +65,7 @@ class CompareConfig:
 
 PRESETS = {
     "smoke": CompareConfig(seeds="1", warm_up=8, questions=8, steps=2, batch=4, test=4, forget_tokens=512),
-    "cpu": CompareConfig(questions=64, steps=16, batch=4, test=24, forget_tokens=1024),
+    "cpu": CompareConfig(questions=48, steps=12, batch=4, test=24, forget_tokens=1024),
     "study": CompareConfig(seeds="1,2,3"),
 }
 

@@ -2,7 +2,7 @@
 
 - prompts of similar length share a batch, padded on the left: all end in the last column
 - what all prompts of a batch begin with is computed once and its keys and values are copied
-- a KV cache, and only the last position goes through the head
+- a KV cache that is not copied for every head of queries, and only the last position goes through the head
 - a row that ended leaves the batch: later steps are smaller
 """
 
@@ -15,6 +15,7 @@ from transformers import DynamicCache
 
 from labkit.progress import progress
 from stage2_rag_finetune_deploy.finetune.chat_format import Message, encode
+from stage2_rag_finetune_deploy.finetune.grouped_attention import without_copies
 
 
 def common_prefix(rows: Sequence[Sequence[int]]) -> int:
@@ -85,20 +86,21 @@ def decode(
         which rows of the batch are still going, and their new ids; the last id of a row that ends is `end_id`.
     """
     alive = torch.arange(len(logits))
-    for step in range(max_new_tokens):
-        ids = draw(logits)  # (rows,)
-        yield alive.tolist(), ids.tolist()
-        going = ids != end_id
-        if step + 1 == max_new_tokens or not going.any():
-            break
-        if not going.all():
-            cache.batch_select_indices(going.nonzero()[:, 0])
-            ids, mask, alive = ids[going], mask[going], alive[going.cpu()]
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-        positions = mask.sum(1, keepdim=True) - 1
-        logits = model(
-            ids[:, None].to(mask.device), attention_mask=mask, position_ids=positions, past_key_values=cache
-        ).logits[:, -1]  # (rows, V)
+    with without_copies(model):
+        for step in range(max_new_tokens):
+            ids = draw(logits)  # (rows,)
+            yield alive.tolist(), ids.tolist()
+            going = ids != end_id
+            if step + 1 == max_new_tokens or not going.any():
+                break
+            if not going.all():
+                cache.batch_select_indices(going.nonzero()[:, 0])
+                ids, mask, alive = ids[going], mask[going], alive[going.cpu()]
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+            positions = mask.sum(1, keepdim=True) - 1
+            logits = model(
+                ids[:, None].to(mask.device), attention_mask=mask, position_ids=positions, past_key_values=cache
+            ).logits[:, -1]  # (rows, V)
 
 
 def prefill(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, DynamicCache, Tensor]:

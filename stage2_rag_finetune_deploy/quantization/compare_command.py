@@ -61,8 +61,8 @@ class CompareConfig:
 PRESETS = {
     "smoke": CompareConfig(samples=4, length=32, ratios=2, test_tokens=512, questions=2, new_tokens=4, rounds=2,
                            prompt=32, decode=2, processes=False),
-    "cpu": CompareConfig(samples=8, ratios=4, test_tokens=2048, questions=16, new_tokens=40, rounds=2, prompt=64,
-                         decode=2, processes=False),
+    "cpu": CompareConfig(bits="4", samples=8, ratios=4, test_tokens=2048, questions=16, new_tokens=40, rounds=2,
+                         prompt=64, decode=2, processes=False),
     "study": CompareConfig(gptqmodel=True),
 }  # fmt: skip
 
@@ -98,6 +98,8 @@ def run_compare(config: CompareConfig, preset: str) -> None:
         record(run, results, preset)
         show_orderings(run, results, config.seed)
         run.figure(draw_trade_off(results, label, run.dir / "trade_off.png"), "size, perplexity and speed of every row")
+        if "3" not in config.bits:
+            console.print("where three bits break: --bits 4,3, a few minutes more", style="dim")
         run.next("python -m stage2_rag_finetune_deploy.serving serve")
 
 

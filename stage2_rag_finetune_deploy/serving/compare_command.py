@@ -28,7 +28,7 @@ from stage2_rag_finetune_deploy.serving.arrivals import Request, ragged_requests
 from stage2_rag_finetune_deploy.serving.checkpoint_folder import check_checkpoint, read_json
 from stage2_rag_finetune_deploy.serving.latency import Record, Summary, summarise
 from stage2_rag_finetune_deploy.serving.load_test import run_load
-from stage2_rag_finetune_deploy.serving.load_test_command import milliseconds, plain, read_span
+from stage2_rag_finetune_deploy.serving.load_test_command import milliseconds, plain, read_span, seconds
 from stage2_rag_finetune_deploy.serving.serve_command import BASE
 from stage2_rag_finetune_deploy.serving.server_process import ServerProcess, free_port
 from stage2_rag_finetune_deploy.serving.vllm_command import check_four_bits
@@ -56,7 +56,7 @@ class CompareConfig:
 
 PRESETS = {
     "smoke": CompareConfig(requests=4, prompt_words="3-6", new_tokens="2-8", batch=2, warm_up=1),
-    "cpu": CompareConfig(requests=12, new_tokens="16-80", warm_up=2),
+    "cpu": CompareConfig(requests=16, new_tokens="16-96", warm_up=2),
     "study": CompareConfig(),
     "gpu": CompareConfig(requests=256, prompt_words="64-768", new_tokens="64-512", batch=32, patience=600.0),
 }
@@ -92,7 +92,7 @@ def run_compare(config: CompareConfig, preset: str) -> None:
         show(rows, config)
         for line in left_out:
             console.print(line, markup=False, style="dim")
-        record(run, rows)
+        record(run, rows, bars_apply(config))
 
 
 def plan_of(config: CompareConfig, model: Path) -> tuple[dict[str, Path], list[str]]:
@@ -218,31 +218,40 @@ def require_all_finished(name: str, records: Sequence[Record]) -> None:
 
 def show(rows: Sequence[Row], config: CompareConfig) -> None:
     """The table."""
-    table = Table(box=None, pad_edge=False)
-    for title in ("engine", "tokens/s", "x", "first token ms", "between tokens ms", "whole ms", "ready s"):
-        table.add_column(title, justify="left" if title == "engine" else "right")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for title in ("engine", "tok/s", "x", "first ms", "between ms", "whole s", "ready"):
+        table.add_column(title, justify="left" if title == "engine" else "right", no_wrap=title != "engine")
     for row in rows:
         s = row.summary
         table.add_row(
             row.name, f"{s.throughput:.0f}", f"{s.throughput / rows[0].summary.throughput:.1f}", milliseconds(s.ttft),
-            milliseconds(s.itl), milliseconds(s.end_to_end), f"{row.ready:.1f}",
+            milliseconds(s.itl), seconds(s.end_to_end), f"{row.ready:.1f}",
         )  # fmt: skip
     console.print(table)
     together = config.concurrency or "all"
     console.print(
-        f"{config.requests} requests, {together} at once, {config.new_tokens} new tokens each; P50 / P95 / P99; x: "
-        "times the first row; static batches deliver whole answers", markup=False, style="dim", soft_wrap=True,
+        f"{config.requests} requests, {together} at once, {config.new_tokens} new tokens each; P50 / P95 / P99 of the "
+        "wait for the first token, between tokens, for all of an answer; x: times the first row; ready: seconds until "
+        "it answered; static batches deliver whole answers", markup=False, style="dim", soft_wrap=True,
     )  # fmt: skip
 
 
-def record(run: Run, rows: Sequence[Row]) -> None:
-    """Metrics with the bars, the figure, results.json."""
+def bars_apply(config: CompareConfig) -> bool:
+    """Whether these are the requests that the bars are for: a batch of eight loses more, the more unlike they are."""
+    usual = CompareConfig()
+    fixed = ("requests", "prompt_words", "new_tokens", "concurrency", "batch")
+    return all(getattr(config, name) == getattr(usual, name) for name in fixed)
+
+
+def record(run: Run, rows: Sequence[Row], barred: bool) -> None:
+    """Metrics, the figure, results.json. `barred`: whether these are the requests that the bars are for."""
     rate = {row.name: row.summary.throughput for row in rows}
     for name, value in rate.items():
-        run.metric(f"tokens_per_second/{name}", value, "tokens/s", meaning="useful new tokens, all requests at once")
+        run.metric(name.removeprefix("transformers, "), value, "tokens/s", meaning="useful ones, all requests at once")
     for name, other, least in ((MINI, STATIC, 2.5), (MINI, VLLM, 0.7), (VLLM_GPTQ, VLLM, 1.0)):
         if name in rate and other in rate:
-            run.metric(f"{name} / {other}", rate[name] / rate[other], "x", band=(least, None), meaning="throughput")
+            run.metric(f"{name} / {other.removeprefix('transformers, ')}", rate[name] / rate[other], "x",
+                       band=(least, None) if barred else None, meaning="throughput")  # fmt: skip
     write_json(run.dir / "results.json", {row.name: plain(row.summary) | {"ready": row.ready} for row in rows})
     fig, axes = new_figure(1, 2, width=9.5, height=2.0 + 0.3 * len(rows))
     names = [row.name for row in rows]

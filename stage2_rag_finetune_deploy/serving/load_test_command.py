@@ -145,19 +145,23 @@ def plain(summary: Summary) -> dict[str, object]:
 
 def milliseconds(values: Sequence[float]) -> str:
     """P50 / P95 / P99 in ms."""
-    return " / ".join("-" if math.isnan(value) else f"{1000 * value:.0f}" for value in values)
+    return "/".join("-" if math.isnan(value) else f"{1000 * value:.0f}" for value in values)
+
+
+def seconds(values: Sequence[float]) -> str:
+    """P50 / P95 / P99 in s."""
+    return "/".join("-" if math.isnan(value) else f"{value:.1f}" for value in values)
 
 
 def show(results: dict[float, Summary], config: LoadTestConfig) -> None:
     """The table."""
-    table = Table(box=None, pad_edge=False)
-    titles = ("offered/s", "done/s", "tokens/s", "TTFT ms", "between tokens ms", "whole ms", "good/s", "429", "failed")
-    for title in titles:
-        table.add_column(title, justify="right")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for title in ("offered", "done/s", "tok/s", "first ms", "between ms", "whole s", "good/s", "429", "failed"):
+        table.add_column(title, justify="right", no_wrap=True)
     for rate, s in results.items():
         table.add_row(
             f"{rate:g}", f"{s.request_rate:.2f}", f"{s.throughput:.0f}", milliseconds(s.ttft), milliseconds(s.itl),
-            milliseconds(s.end_to_end), f"{s.goodput:.2f}", str(s.refused), str(s.failed),
+            seconds(s.end_to_end), f"{s.goodput:.2f}", str(s.refused), str(s.failed),
         )  # fmt: skip
     console.print(table)
     limits = f"TTFT within {config.ttft_limit:g} s and {config.itl_limit:g} s between tokens"

@@ -19,6 +19,7 @@ import json
 import threading
 import tomllib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -207,6 +208,26 @@ def artefact(encoder: Any) -> Path:
     return cache_root() / "intent_classifier" / hashlib.sha256(key.encode()).hexdigest()[:12]
 
 
+def stored_or_trained(path: Path, encoder: Any) -> IntentClassifier:
+    """The heads in a folder; trained into it where they are not there, by one process while the others wait."""
+    from filelock import FileLock
+
+    from stage3_agents_llmops.agent.understanding.stored_classifier import load_stored, save_classifier
+
+    with suppress(LabError):
+        return load_stored(path, encoder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        with suppress(LabError):
+            return load_stored(path, encoder)
+        reason = "again: its file is damaged" if path.exists() else "for the first time"
+        error_console.print(f"training the intent classifier {reason} (about a minute)", markup=False)
+        classifier = train(encoder)
+        classifier.encoder = encoder
+        save_classifier(classifier, path)
+        return classifier
+
+
 _loading = threading.Lock()
 _loaded: dict[Path, IntentClassifier] = {}
 
@@ -220,20 +241,12 @@ def load_classifier() -> IntentClassifier:
         LabError: E5 cannot be fetched.
     """
     from stage3_agents_llmops.agent.text_encoder import load_e5
-    from stage3_agents_llmops.agent.understanding.stored_classifier import load_stored, save_classifier
 
     with _loading:
         encoder = load_e5()
         path = artefact(encoder)
         if path not in _loaded:
-            try:
-                classifier = load_stored(path, encoder)
-            except LabError:
-                reason = "again: its file is damaged" if path.exists() else "for the first time"
-                error_console.print(f"training the intent classifier {reason} (about a minute)", markup=False)
-                classifier = train(encoder)
-                classifier.encoder = encoder
-                save_classifier(classifier, path)
+            classifier = stored_or_trained(path, encoder)
             classifier.understand("hello")  # loads the encoder's weights: the first customer does not wait for them
             _loaded[path] = classifier
         return _loaded[path]

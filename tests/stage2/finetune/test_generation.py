@@ -5,7 +5,8 @@ import torch
 
 from data.customer_service.prompt import prompt_messages
 from stage2_rag_finetune_deploy.finetune.chat_format import encode
-from stage2_rag_finetune_deploy.finetune.generation import common_prefix, generate, generate_ids
+from stage2_rag_finetune_deploy.finetune.generation import common_prefix, decode, generate, generate_ids, prefill
+from stage2_rag_finetune_deploy.finetune.grouped_attention import NAME, without_copies
 
 TEXTS = ["hi", "where is my parcel?", "hello", "KM1 is broken and I would like another one please"]
 
@@ -79,3 +80,34 @@ def test_the_head_is_not_copied_for_every_row(talker, tokenizer):
     talker.requires_grad_(False).lm_head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     generate(talker, tokenizer, prompts(), max_new_tokens=3)
     assert seen and all(hidden.dim() == 2 or hidden.is_contiguous() for hidden in seen)
+
+
+def test_grouped_attention_gives_the_same_logits(talker, tokenizer):
+    """Catches: heads that read another group's keys; padding that is attended to."""
+    assert talker.config.num_attention_heads > talker.config.num_key_value_heads > 1
+    rows = [encode(tokenizer, messages).ids for messages in prompts()]
+    found = []
+    for grouped in (False, True):
+        with torch.inference_mode():
+            _, cache, mask = prefill(talker, rows)
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+            step = {"attention_mask": mask, "position_ids": mask.sum(1, keepdim=True) - 1, "past_key_values": cache}
+            ids = torch.tensor([[5], [6], [7], [8]])
+            if grouped:
+                with without_copies(talker):
+                    assert talker.config._attn_implementation == NAME
+                    found.append(talker(ids, **step).logits)
+            else:
+                found.append(talker(ids, **step).logits)
+    assert (mask == 0).any() and torch.allclose(*found, atol=1e-5)
+
+
+def test_the_attention_is_put_back(talker, tokenizer):
+    """Catches: a model that is trained on, or read over many tokens, with the attention of one token."""
+    rows = [encode(tokenizer, messages).ids for messages in prompts()]
+    with torch.inference_mode():
+        written = decode(talker, *prefill(talker, rows), 8, -1, lambda logits: logits.argmax(-1))
+        next(written), next(written)
+        assert talker.config._attn_implementation == NAME
+        written.close()
+    assert talker.config._attn_implementation == "sdpa"

@@ -2,7 +2,9 @@
 
 import asyncio
 import dataclasses
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -114,6 +116,25 @@ def test_a_damaged_artefact_is_noticed(tmp_path, monkeypatch, classifier):
     assert again is not classifier and again.understand("cancel KM204817").intent == "cancel_order"
     assert heads.stat().st_size > 100_000
     module._loaded.pop(path)
+
+
+def test_one_trains_and_the_others_wait(tmp_path, monkeypatch, classifier):
+    """Catches: two services that start on a fresh machine and both train for a minute, on the same two cores."""
+    from stage3_agents_llmops.agent.understanding import classifier as module
+
+    trained = []
+
+    def train(encoder):
+        trained.append(encoder)
+        time.sleep(0.3)
+        return dataclasses.replace(classifier, encoder=None)
+
+    monkeypatch.setattr(module, "train", train)
+    with ThreadPoolExecutor(3) as pool:
+        paths = [tmp_path / "cache" / "heads"] * 3
+        found = list(pool.map(module.stored_or_trained, paths, [classifier.encoder] * 3))
+    assert len(trained) == 1
+    assert all(each.understand("cancel KM204817").intent == "cancel_order" for each in found)
 
 
 def test_temperature_keeps_the_order():
