@@ -103,7 +103,7 @@ def test_grouped_attention_gives_the_same_logits(talker, tokenizer):
 
 
 def test_the_attention_is_put_back(talker, tokenizer):
-    """Catches: a model that is trained on, or read over many tokens, with the attention of one token."""
+    """Catches: a model that keeps the attention of `decode` for its training."""
     rows = [encode(tokenizer, messages).ids for messages in prompts()]
     with torch.inference_mode():
         written = decode(talker, *prefill(talker, rows), 8, -1, lambda logits: logits.argmax(-1))

@@ -28,31 +28,34 @@ def folders(tiny_base, ids, tmp_path_factory) -> dict[str, Path]:
     return made
 
 
-def test_what_gptqmodel_wrote_is_read_here(folders, ids):
+@pytest.fixture(scope="module")
+def models(folders) -> dict[str, torch.nn.Module]:
+    """All of them, read back and multiplied out."""
+    return {name: load_dense(folder, "cpu", "fp32")[0] for name, folder in folders.items()}
+
+
+def test_what_gptqmodel_wrote_is_read_here(models):
     """Catches: a format that only its writer reads; weights that are not those of the model."""
-    weights = {
-        name: load_dense(folder, "cpu", "fp32")[0].model.layers[1].mlp.down_proj.weight
-        for name, folder in folders.items()
-    }
+    weights = {name: model.model.layers[1].mlp.down_proj.weight for name, model in models.items()}
     scale = weights["none"].abs().mean()
     for name in ("gptqmodel", "by-hand", "rtn"):
         assert 0 < (weights[name] - weights["none"]).abs().mean() < 0.3 * scale, name
 
 
-def test_ours_changes_the_outputs_no_more_than_theirs(folders, ids):
+def test_ours_changes_the_outputs_no_more_than_theirs(models, ids):
     """Catches: GPTQ by hand that falls behind the library's; a library that rounded to nearest and said GPTQ."""
-    logits = {name: load_dense(folder, "cpu", "fp32")[0](ids).logits for name, folder in folders.items()}
+    logits = {name: model(ids).logits for name, model in models.items()}
     error = {name: (each - logits["none"]).square().mean().item() for name, each in logits.items()}
     assert error["gptqmodel"] < error["rtn"] and error["by-hand"] < error["rtn"]
     assert error["by-hand"] < 1.3 * error["gptqmodel"]
-    losses = {name: block_losses(load_dense(folder, "cpu", "fp32")[0], ids).mean() for name, folder in folders.items()}
+    losses = {name: block_losses(model, ids).mean() for name, model in models.items()}
     assert abs(losses["by-hand"] / losses["gptqmodel"] - 1) < 0.02
 
 
-def test_the_checkpoint_says_what_it_is(folders):
+def test_the_checkpoint_says_what_it_is(folders, models):
     """Catches: a folder that vLLM would serve as something else."""
     from transformers import AutoConfig
 
     said = AutoConfig.from_pretrained(folders["gptqmodel"]).quantization_config
     assert (said["quant_method"], said["bits"], said["group_size"], said["sym"]) == ("gptq", 4, 32, True)
-    assert torch.isfinite(load_dense(folders["gptqmodel"], "cpu", "fp32")[0].lm_head.weight).all()
+    assert torch.isfinite(models["gptqmodel"].lm_head.weight).all()
