@@ -4,6 +4,7 @@
 - what all prompts of a batch begin with is computed once and its keys and values are copied
 - a KV cache that is not copied for every head of queries, and only the last position goes through the head
 - a row that ended leaves the batch: later steps are smaller
+- on a processor, weights that are arranged for products with few rows
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from labkit.packed_product import packed_linear_layers
 from labkit.progress import progress
 from stage2_rag_finetune_deploy.finetune.chat_format import Message, encode
 from stage2_rag_finetune_deploy.finetune.grouped_attention import without_copies
@@ -86,7 +88,7 @@ def decode(
         which rows of the batch are still going, and their new ids; the last id of a row that ends is `end_id`.
     """
     alive = torch.arange(len(logits))
-    with without_copies(model):
+    with without_copies(model), packed_linear_layers(model):
         for step in range(max_new_tokens):
             ids = draw(logits)  # (rows,)
             yield alive.tolist(), ids.tolist()

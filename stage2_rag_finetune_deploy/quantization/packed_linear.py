@@ -5,9 +5,12 @@ of a quarter of the size takes a quarter of the time, if the kernel unpacks as f
 at once the time is that of multiplying, and unpacking is extra work: then the matrix is unpacked into bfloat16 for the
 fast product. So each layer has two ways.
 
-    int4   aten::_weight_int4pack_mm_for_cpu   4 bits, neighbours in groups of 32 to 256, bfloat16 on a CPU
-    int8   aten::_weight_int8pack_mm           8 bits, one scale a row, bfloat16 on a CPU
+    int4   aten::_weight_int4pack_mm_for_cpu   4 bits, neighbours in groups of 32 to 256, on a CPU
+    int8   aten::_weight_int8pack_mm           8 bits, one scale a row, on a CPU
     unpack                                     anything, anywhere: unpack for every product. No kernel reads 3 bits here
+
+Both kernels are fast on bfloat16 alone, even on processors that have to emulate it: there the rest of the model
+computes in float32, and a layer's inputs and outputs are converted.
 """
 
 from functools import cache
@@ -21,6 +24,7 @@ from stage2_rag_finetune_deploy.quantization.packing import from_tensors, to_ten
 
 INT4_GROUPS = (32, 64, 128, 256)
 INT4, INT8, UNPACK = "aten int4pack_mm", "aten int8pack_mm", "unpack + linear"
+READS = torch.bfloat16  # what the kernels multiply
 MANY = {INT4: 256, INT8: 48}  # tokens at once from which unpacking first is faster (NOTES.md)
 
 
@@ -42,10 +46,11 @@ class PackedLinear(nn.Module):
         if self.kernel == INT4:
             self.register_buffer("packed", torch.ops.aten._convert_weight_to_int4pack_for_cpu(layer.codes.int(), 1))
             offset = layer.scales * (8 - layer.zeros.float())  # the kernel computes scale * (code - 8) + offset
-            self.register_buffer("scale_and_offset", torch.stack([layer.scales.T, offset.T], -1).to(dtype).contiguous())
+            both = torch.stack([layer.scales.T, offset.T], -1)  # (groups, out, 2)
+            self.register_buffer("scale_and_offset", both.to(READS).contiguous())
         elif self.kernel == INT8:
             self.register_buffer("packed", (layer.codes.int() - 128).to(torch.int8))
-            self.register_buffer("scale", layer.scales[:, 0].to(dtype))
+            self.register_buffer("scale", layer.scales[:, 0].to(READS))
         else:
             for name, tensor in to_tensors(layer).items():
                 self.register_buffer(name, tensor)
@@ -58,11 +63,11 @@ class PackedLinear(nn.Module):
     def weights(self) -> Tensor:
         """The matrix. (out, in), of the layer's dtype."""
         if self.kernel == INT8:
-            return self.packed.to(self.dtype) * self.scale[:, None]
+            return self.packed.to(self.dtype) * self.scale[:, None].to(self.dtype)
         if self.kernel == INT4:
             codes = unpack_int4(self.packed).unflatten(1, (-1, self.group))
-            scale, offset = self.scale_and_offset.transpose(0, 1).unsqueeze(-2).unbind(-1)  # (out, groups, 1)
-            return torch.addcmul(offset, scale, codes.to(self.dtype) - 8).flatten(1)
+            scale, offset = self.scale_and_offset.to(self.dtype).transpose(0, 1).unsqueeze(-2).unbind(-1)
+            return torch.addcmul(offset, scale, codes.to(self.dtype) - 8).flatten(1)  # both (out, groups, 1)
         tensors = {name: getattr(self, name) for name in ("qweight", "qzeros", "scales", "g_idx")}
         return from_tensors(tensors, self.bits).weights().to(self.dtype)
 
@@ -70,19 +75,21 @@ class PackedLinear(nn.Module):
         """(..., in) -> (..., out)."""
         if self.kernel == UNPACK or x.numel() >= MANY[self.kernel] * self.in_features:
             return linear(x, self.weights(), self.bias)
-        rows = x.reshape(-1, self.in_features)
+        rows = x.reshape(-1, self.in_features).to(READS)
         if self.kernel == INT4:
             rows = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, self.group, self.scale_and_offset)
         else:
             rows = torch._weight_int8pack_mm(rows, self.packed, self.scale)
-        product = rows.view(*x.shape[:-1], self.out_features)
+        product = rows.view(*x.shape[:-1], self.out_features).to(x.dtype)
         return product if self.bias is None else product + self.bias
 
 
 def choose_kernel(layer: Quantised, dtype: torch.dtype) -> str:
     """The fastest kernel that can read this layer in this place: INT4, INT8 or UNPACK."""
     rows, width = layer.codes.shape
-    if layer.codes.device.type != "cpu" or dtype != torch.bfloat16 or not layer.ascending:
+    if layer.codes.device.type != "cpu" or not layer.ascending:
+        return UNPACK
+    if dtype != READS and not torch.backends.cpu.get_cpu_capability().startswith("AVX"):  # elsewhere: not measured
         return UNPACK
     group = width // layer.scales.shape[1]
     if layer.bits == 4 and group in INT4_GROUPS and rows % (int4_height() or rows + 1) == 0:

@@ -21,7 +21,8 @@ from stage2_rag_finetune_deploy.quantization.packed_linear import PackedLinear
 from stage2_rag_finetune_deploy.quantization.packing import TENSORS, from_tensors
 
 STATE = "weight.quant_state.bitsandbytes__nf4"
-NF4_KERNEL = "bitsandbytes gemv_4bit"
+NF4_KERNEL = "bitsandbytes gemv_4bit"  # on processors with AVX512-BF16 alone
+NF4_UNPACK = "bitsandbytes unpack + linear"
 
 
 def load_dense(folder: str | Path, device: str = "auto", dtype: str = "auto") -> tuple[Any, Any]:
@@ -188,7 +189,7 @@ def kernel_name(model: Any) -> str:
         if isinstance(module, PackedLinear):
             return module.kernel
         if type(module).__name__ == "Linear4bit":
-            return NF4_KERNEL
+            return NF4_KERNEL if module.support_avx512bf16_for_cpu else NF4_UNPACK
     return f"oneDNN {str(model.dtype).removeprefix('torch.')} linear"
 
 

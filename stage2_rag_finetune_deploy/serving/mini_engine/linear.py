@@ -6,13 +6,10 @@ one token take half the time, for 32 tokens four fifths (NOTES.md). What follows
 residual) is done while its result is still in the core's own cache.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from labkit.device import cpu_has_bf16
-
-ROWS = 32  # the packing is best for about so many rows
+from labkit.packed_product import can_pack, pack, product, product_with
 
 
 class PlainLinear:
@@ -39,29 +36,24 @@ class PlainLinear:
 
 
 class PackedLinear(PlainLinear):
-    """The same in oneDNN's own arrangement, for bfloat16 on a processor."""
+    """The same in oneDNN's own arrangement, on a processor."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        super().__init__(torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS), bias)
-        self._run = torch.ops.mkldnn._linear_pointwise.default
-        self._run_with = torch.ops.mkldnn._linear_pointwise.binary
+        super().__init__(pack(weight), bias)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._run(x, self.weight, self.bias, "none", [], "")
+        return product(x, self.weight, self.bias)
 
     def silu(self, x: Tensor) -> Tensor:
-        return self._run(x, self.weight, self.bias, "swish", [], "")
+        return product(x, self.weight, self.bias, "swish")
 
     def times(self, x: Tensor, factor: Tensor) -> Tensor:
-        return self._run_with(x, factor, self.weight, self.bias, "mul")
+        return product_with(x, factor, self.weight, self.bias, "mul")
 
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
-        return self._run_with(x, residual, self.weight, self.bias, "add")
+        return product_with(x, residual, self.weight, self.bias, "add")
 
 
 def make_linear(weight: Tensor, bias: Tensor | None = None) -> PlainLinear:
     """The faster of the two where it exists."""
-    packs = weight.dtype == torch.bfloat16 and weight.device.type == "cpu" and cpu_has_bf16()
-    if packs and torch.backends.mkldnn.is_available():
-        return PackedLinear(weight, bias)
-    return PlainLinear(weight, bias)
+    return PackedLinear(weight, bias) if can_pack(weight) else PlainLinear(weight, bias)

@@ -63,10 +63,25 @@ def test_what_no_kernel_reads_is_unpacked(scheme):
 
 
 def test_inputs_out_of_order_are_unpacked(inputs):
-    """Catches: act-order's groups read as neighbours; float32 given to a bfloat16 kernel."""
+    """Catches: act-order's groups read as neighbours."""
     x = inputs(200, 64)
     layer = gptq(torch.randn(64, 64), x.T @ x / 200, Scheme(4, 32), "act")
     assert PackedLinear(layer).kernel == UNPACK
     assert torch.equal(PackedLinear(layer).weights(), layer.weights().bfloat16())
-    plain = PackedLinear(round_to_nearest(torch.randn(64, 64), Scheme(4, 32)), dtype=torch.float32)
-    assert plain.kernel == UNPACK and plain(x[:2]).dtype == torch.float32
+
+
+@pytest.mark.parametrize("tokens", [1, MANY[INT4] + 1])
+@pytest.mark.parametrize(("scheme", "kernel"), [(Scheme(4, 32), INT4), (Scheme(8, -1), INT8)])
+@pytest.mark.parametrize("capability", ["AVX2", "DEFAULT"])
+def test_a_model_in_float32_has_the_kernels_too(monkeypatch, capability, scheme, kernel, tokens):
+    """Catches: float32 given to a kernel that is fast on bfloat16 alone; outputs that stay in bfloat16; a processor
+    without bfloat16 left with unpacking for every token; one without AVX given what was not measured there.
+    """
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    if kernel == INT4 and int4_height() is None:
+        pytest.skip("no int4 kernel whose layout is known on this processor")
+    layer = round_to_nearest(torch.randn(128, 64), scheme)
+    made, x = PackedLinear(layer, torch.randn(128), torch.float32), torch.randn(1, tokens, 64)
+    assert made.kernel == (kernel if capability == "AVX2" else UNPACK)
+    assert made(x).dtype == made.weights().dtype == torch.float32
+    assert relative(made(x) - made.bias, x @ layer.weights().T) < 0.01
