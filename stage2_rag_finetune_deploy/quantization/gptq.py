@@ -9,24 +9,31 @@ For each input i in turn, for all outputs at once (the rows of W are independent
   invert a matrix for every weight
 - blocks: corrections inside a block of inputs are applied at once, those beyond it when it is done, in one product
 - groups: a group's grid is fitted when its first input is reached, to the corrected weights
+- span: the grid reaches the largest of them (`largest`), or as far as rounds them with the least error (`search`)
 - order of the inputs: as they come; or the strongest first (`act`); or the strongest group first and inside it the
   strongest input (`group`), which leaves neighbours in a group, so that no kernel has to gather
 
 Frantar et al. 2023, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", algorithm 1;
-"act-order" is from its code, the order by groups from GPTQModel (group-aware reordering).
+"act-order" and the search for a span (its `mse`) are from its code, the order by groups from GPTQModel (group-aware
+reordering).
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from stage2_rag_finetune_deploy.quantization.grid import Quantised, Scheme, fit_grid, to_codes
+from stage2_rag_finetune_deploy.quantization.grid import SPANS, Quantised, Scheme, search_grid, to_codes
 from stage2_rag_finetune_deploy.quantization.hessian import DAMP, inverse_factor
 
 ORDERS = ("none", "act", "group")
+SPANS_OF = {"largest": (1.0,), "search": SPANS}
 BLOCK = 128  # inputs, where the whole row is one group
 
 
-def gptq(weight: Tensor, hessian: Tensor, scheme: Scheme, order: str = "group", damp: float = DAMP) -> Quantised:
+def gptq(
+    weight: Tensor, hessian: Tensor, scheme: Scheme, order: str = "group", damp: float = DAMP, span: str = "search"
+) -> Quantised:  # fmt: skip
     """A weight matrix on a grid, so that the layer's outputs change little.
 
     Args:
@@ -34,6 +41,7 @@ def gptq(weight: Tensor, hessian: Tensor, scheme: Scheme, order: str = "group", 
         hessian: of the inputs. (in, in).
         order: "none", "act" or "group".
         damp: share of the mean of the Hessian's diagonal that is added to it.
+        span: "largest" or "search".
 
     Raises:
         LabError: the group size does not divide the inputs, or the Hessian has no inverse.
@@ -47,7 +55,7 @@ def gptq(weight: Tensor, hessian: Tensor, scheme: Scheme, order: str = "group", 
     columns[silent] = 0
     turn = input_order(hessian.diagonal(), size, order)  # (in,)
     factor = inverse_factor(hessian[turn][:, turn], damp)
-    codes, scales, zeros = quantise_columns(columns[turn], factor, scheme, size)
+    codes, scales, zeros = quantise_columns(columns[turn], factor, scheme, size, SPANS_OF[span])
     codes[turn] = codes.clone()
     place = torch.arange(width, device=weight.device) // size  # in the order of the turn
     group_of = torch.empty_like(place)
@@ -77,13 +85,16 @@ def input_order(diagonal: Tensor, size: int, order: str) -> Tensor:
 
 
 # exercise: quantization.quantise_columns
-def quantise_columns(columns: Tensor, factor: Tensor, scheme: Scheme, size: int) -> tuple[Tensor, Tensor, Tensor]:
+def quantise_columns(
+    columns: Tensor, factor: Tensor, scheme: Scheme, size: int, spans: Sequence[float] = SPANS
+) -> tuple[Tensor, Tensor, Tensor]:
     """GPTQ's loop: round each input's weights, correct those of the inputs after it.
 
     Args:
         columns: W^T, the inputs in the order in which they are rounded; used up. (in, out), float32.
         factor: U, in that order. (in, in).
-        size: inputs in a group; a group's grid is `fit_grid` of its weights when its first input is reached.
+        size: inputs in a group; a group's grid is `search_grid` of its weights when its first input is reached.
+        spans: for `search_grid`.
 
     Returns:
         codes (in, out) and zeros (groups, out), uint8; scales (groups, out), float32.
@@ -98,7 +109,7 @@ def quantise_columns(columns: Tensor, factor: Tensor, scheme: Scheme, size: int)
         for i in range(start, end):
             group = i // size
             if i % size == 0:
-                scale, zero = fit_grid(columns[i : i + size].T, scheme)
+                scale, zero = search_grid(columns[i : i + size].T, scheme, spans)
                 scales[group], zeros[group] = scale[:, 0], zero[:, 0]
             code = to_codes(columns[i], scales[group], zeros[group], scheme.levels)
             error = (columns[i] - scales[group] * (code - zeros[group])) / factor[i, i]

@@ -11,7 +11,7 @@ Scales are rounded to float16, as a checkpoint keeps them, before any code is ch
 packed later, to the last bit.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import gcd
 
@@ -23,6 +23,7 @@ from labkit.errors import LabError
 SMALLEST = 2.0**-24  # the smallest float16 above zero: the scale of a group of zeros
 BITS = (2, 3, 4, 8)
 USUAL_GROUPS = (128, 64, 32, 16)
+SPANS = tuple(1 - 0.03 * step for step in range(11))  # of a group's span, from all of it down to 0.7
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,29 @@ def fit_grid(weights: Tensor, scheme: Scheme, shrink: Tensor | float = 1.0) -> t
 
 
 # end exercise
+
+
+def search_grid(weights: Tensor, scheme: Scheme, spans: Sequence[float] = SPANS) -> tuple[Tensor, Tensor]:
+    """The grid that rounds each group with the least squared error, of those that span a part of its weights.
+
+    A narrower span has finer levels and clips what lies outside: a good bargain where few weights are large.
+
+    Args:
+        weights: the last dimension is a group. (..., G).
+        spans: shares of the full span; the first one wins where it is no worse.
+
+    Returns:
+        as `fit_grid`.
+    """
+    best, least = fit_grid(weights, scheme, spans[0]), torch.full_like(weights[..., :1], torch.inf)
+    for share in spans if len(spans) > 1 else ():
+        scale, zero = fit_grid(weights, scheme, share)
+        values = scale * (to_codes(weights, scale, zero, scheme.levels) - zero)
+        error = (values - weights).square().sum(-1, keepdim=True)
+        better = error < least
+        best = torch.where(better, scale, best[0]), torch.where(better, zero, best[1])
+        least = torch.where(better, error, least)
+    return best
 
 
 def to_codes(weights: Tensor, scale: Tensor, zero: Tensor, levels: int) -> Tensor:

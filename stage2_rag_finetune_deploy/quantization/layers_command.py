@@ -124,7 +124,7 @@ def group_approximations(group: Group, statistic: InputStatistics, settings: Set
     clips = search_clips(weight * scales, hessian / torch.outer(scales, scales), scheme)
     return {
         "RTN": round_to_nearest(weight, scheme).weights(),
-        "GPTQ": gptq(weight, hessian, scheme, settings.order, settings.damp).weights(),
+        "GPTQ": gptq(weight, hessian, scheme, settings.order, settings.damp, settings.span).weights(),
         "AWQ": rounded(weight * scales, scheme, clips) / scales,
     }
 

@@ -41,12 +41,13 @@ Layers = dict[str, Quantised | NF4]
 
 @dataclass(frozen=True)
 class Settings:
-    """What a method may be told. `order` and `damp` are GPTQ's, `ratios` is AWQ's."""
+    """What a method may be told. `order`, `damp` and `span` are GPTQ's, `ratios` is AWQ's."""
 
     scheme: Scheme = Scheme()
     order: str = "group"
     damp: float = DAMP
     ratios: int = awq.RATIOS
+    span: str = "search"
 
 
 def check(model: Any, method: str, settings: Settings) -> None:
@@ -117,7 +118,7 @@ def gptq_block(block: Any, hidden: Tensor, arguments: dict[str, Any], settings: 
     def on_inputs(group: Group, inputs: Tensor) -> None:
         statistics = InputStatistics(inputs.shape[1], inputs.device)
         statistics.add(inputs)
-        whole = gptq(group.stacked, statistics.hessian, settings.scheme, settings.order, settings.damp)
+        whole = gptq(group.stacked, statistics.hessian, settings.scheme, settings.order, settings.damp, settings.span)
         found.update(take_apart(group, whole))
 
     return found, run_block(block, hidden, arguments, on_inputs)

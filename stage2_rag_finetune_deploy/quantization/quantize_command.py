@@ -15,7 +15,7 @@ from labkit.timing import human_seconds, human_size
 from stage2_rag_finetune_deploy.quantization import methods
 from stage2_rag_finetune_deploy.quantization.calibration import WIKITEXT, calibration_ids
 from stage2_rag_finetune_deploy.quantization.checkpoint import bytes_on_disk
-from stage2_rag_finetune_deploy.quantization.gptq import ORDERS
+from stage2_rag_finetune_deploy.quantization.gptq import ORDERS, SPANS_OF
 from stage2_rag_finetune_deploy.quantization.grid import Scheme
 from stage2_rag_finetune_deploy.quantization.libraries.interface import MODULES, Task, quantiser
 from stage2_rag_finetune_deploy.quantization.methods import METHODS, WITH_DATA, Settings
@@ -39,6 +39,8 @@ class QuantizeConfig:
     samples: int = option(32, "pieces of the calibration text")
     length: int = option(256, "tokens of a piece")
     order: str = option("group", "GPTQ: in which order the inputs are rounded", ORDERS)
+    span: str = option("search", "GPTQ by hand: a group's levels reach its largest weight, or as far as rounds it with "
+                                 "the least error", tuple(SPANS_OF))  # fmt: skip
     damp: float = option(0.01, "GPTQ: share of the mean of the Hessian's diagonal that is added to it")
     ratios: int = option(20, "AWQ: how many ratios are tried")
     test_tokens: int = option(8192, "tokens of WikiText-2's test part for the perplexity; 0 leaves it out")
@@ -63,7 +65,8 @@ def settings_of(config: Any) -> Settings:
     """
     require_at_least(config, 1, "samples", "length", "ratios")
     require_at_least(config, 0, "test_tokens", "damp")
-    return Settings(Scheme(config.bits, config.group, config.symmetric), config.order, config.damp, config.ratios)
+    scheme = Scheme(config.bits, config.group, config.symmetric)
+    return Settings(scheme, config.order, config.damp, config.ratios, config.span)
 
 
 def run_quantize(config: QuantizeConfig, preset: str) -> None:

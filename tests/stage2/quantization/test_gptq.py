@@ -36,7 +36,8 @@ def test_equals_the_slow_algorithm(inputs, scheme, seed):
     """
     x, weight = inputs(300, 48), torch.randn(6, 48, generator=torch.Generator().manual_seed(seed))
     hessian = x.T @ x / 300
-    slow, fast = slow_gptq(weight, hessian, scheme, 0.01), gptq(weight, hessian, scheme, "none").weights()
+    slow = slow_gptq(weight, hessian, scheme, 0.01)
+    fast = gptq(weight, hessian, scheme, "none", span="largest").weights()
     assert (~torch.isclose(slow, fast, rtol=1e-3, atol=1e-4)).float().mean() <= 0.02 or output_error(
         weight, fast, hessian
     ) == pytest.approx(output_error(weight, slow, hessian), rel=0.1)
@@ -46,14 +47,16 @@ def test_blocks_change_nothing(inputs):
     """Catches: corrections lost or applied twice at the end of a block (width 160 is more than one block of 128)."""
     x, weight = inputs(600, 160), torch.randn(4, 160)
     hessian, scheme = x.T @ x / 600, Scheme(3, -1)
-    slow, fast = slow_gptq(weight, hessian, scheme, 0.01), gptq(weight, hessian, scheme, "none").weights()
+    slow = slow_gptq(weight, hessian, scheme, 0.01)
+    fast = gptq(weight, hessian, scheme, "none", span="largest").weights()
     assert (~torch.isclose(slow, fast, rtol=1e-3, atol=1e-4)).float().mean() <= 0.02
 
 
 def test_inputs_that_do_not_go_together_leave_rounding():
     """Catches: corrections where there is nothing to correct with."""
     weight, scheme = torch.randn(5, 32), Scheme(3, 16)
-    made, plain = gptq(weight, torch.eye(32), scheme, "none"), round_to_nearest(weight, scheme)
+    made = gptq(weight, torch.eye(32), scheme, "none", span="largest")
+    plain = round_to_nearest(weight, scheme)
     assert torch.equal(made.codes, plain.codes) and torch.equal(made.scales, plain.scales)
 
 
@@ -101,3 +104,13 @@ def test_stacked_layers_are_the_same_as_single_ones(inputs):
     hessian, scheme = x.T @ x / 300, Scheme(4, 16)
     both = gptq(torch.cat([first, second]), hessian, scheme)
     assert (both.codes[:4] == gptq(first, hessian, scheme).codes).float().mean() > 0.98
+
+
+@pytest.mark.parametrize("bits", [3, 4])
+def test_a_searched_span_pays_where_few_weights_are_large(inputs, bits):
+    """Catches: a search whose grid is not the one that the codes are of; the word ignored."""
+    x, weight = inputs(800, 64), torch.randn(64, 64, generator=torch.Generator().manual_seed(2)) ** 3
+    hessian, scheme = x.T @ x / 800, Scheme(bits, 32)
+    errors = [output_error(weight, gptq(weight, hessian, scheme, span=span).weights(), hessian)
+              for span in ("search", "largest")]  # fmt: skip
+    assert errors[0] < 0.97 * errors[1]

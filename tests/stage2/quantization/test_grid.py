@@ -7,12 +7,14 @@ from hypothesis import strategies as st
 
 from labkit.errors import LabError
 from stage2_rag_finetune_deploy.quantization.grid import (
+    SPANS,
     Quantised,
     Scheme,
     check_groups,
     fit_grid,
     round_to_nearest,
     rounded,
+    search_grid,
     to_codes,
 )
 
@@ -63,6 +65,23 @@ def test_values_without_codes_are_the_same(scheme):
     """Catches: a search that optimises another grid than the one that is kept."""
     weight, shrink = weights(2), 0.8
     assert torch.equal(rounded(weight, scheme, shrink), round_to_nearest(weight, scheme, shrink).weights())
+
+
+def squared_error(groups: torch.Tensor, scheme: Scheme, grid: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    scale, zero = grid
+    return (scale * (to_codes(groups, scale, zero, scheme.levels) - zero) - groups).square().sum(-1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SCHEMES, st.integers(0, 1000))
+def test_a_searched_grid_is_never_worse(scheme, seed):
+    """Catches: the last span kept in place of the best; one row's choice made for all."""
+    groups = weights(seed, width=32) ** 3
+    found = squared_error(groups, scheme, search_grid(groups, scheme))
+    tried = [squared_error(groups, scheme, fit_grid(groups, scheme, share)) for share in SPANS]
+    assert torch.equal(found, torch.stack(tried).amin(0))
+    plain = fit_grid(groups, scheme)
+    assert all(map(torch.equal, search_grid(groups, scheme, (1.0,)), plain))
 
 
 def test_groups_out_of_order():
