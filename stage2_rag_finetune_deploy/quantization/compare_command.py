@@ -63,7 +63,7 @@ PRESETS = {
                            prompt=32, decode=2, processes=False),
     "cpu": CompareConfig(bits="4", samples=8, ratios=4, test_tokens=2048, questions=16, new_tokens=40, rounds=3,
                          prompt=64, decode=2, processes=False),
-    "study": CompareConfig(gptqmodel=True),
+    "study": CompareConfig(gptqmodel=True, samples=16),
 }  # fmt: skip
 
 
