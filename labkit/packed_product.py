@@ -50,9 +50,12 @@ def packed_linear_layers(model: nn.Module) -> Iterator[None]:
     """All `nn.Linear` of a model compute with packed copies of their weights inside the block, where that is possible.
 
     For decoding: few rows, many times. The weights must not change inside, nothing learns, and the copies take as much
-    memory as the weights.
+    memory as the weights. A block inside another one changes nothing.
     """
-    layers: list[Any] = [layer for layer in model.modules() if type(layer) is nn.Linear and can_pack(layer.weight)]
+    layers: list[Any] = [
+        layer for layer in model.modules()
+        if type(layer) is nn.Linear and "forward" not in vars(layer) and can_pack(layer.weight)
+    ]  # fmt: skip
     try:
         for layer in layers:
             layer.forward = partial(product, packed=pack(layer.weight), bias=layer.bias)

@@ -46,6 +46,17 @@ def test_a_model_is_the_same_afterwards():
 
 
 @needs_packing
+def test_a_block_inside_another_one():
+    """Catches: the inner block's end that takes the outer one's copies away."""
+    model = nn.Sequential(nn.Linear(64, 96))
+    with packed_linear_layers(model):
+        with packed_linear_layers(model):
+            pass
+        assert model[0].forward.func is product
+    assert "forward" not in vars(model[0])
+
+
+@needs_packing
 def test_an_error_inside_leaves_no_copies():
     """Catches: a decoding that stopped in the middle and left the layers frozen."""
     model = nn.Sequential(nn.Linear(64, 96))
