@@ -23,7 +23,7 @@ from labkit.errors import LabError
 SMALLEST = 2.0**-24  # the smallest float16 above zero: the scale of a group of zeros
 BITS = (2, 3, 4, 8)
 USUAL_GROUPS = (128, 64, 32, 16)
-SPANS = tuple(1 - 0.03 * step for step in range(11))  # of a group's span, from all of it down to 0.7
+SPANS = tuple(1 - step / 40 for step in range(9))  # of a group's span, from all of it down to four fifths
 
 
 @dataclass(frozen=True)
