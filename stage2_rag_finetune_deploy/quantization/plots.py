@@ -19,8 +19,9 @@ HEAT = 64  # inputs of the Hessian that are drawn
 def draw_trade_off(results: Mapping[str, Any], label: str, path: Path) -> Path:
     """Left: perplexity over bytes on disk. Right: decoding speed, with each round as a dot."""
     figure, (left, right) = new_figure(1, 2, width=10, height=4.2)
-    crowd = [name for name in ("RTN 4", "GPTQ 4", "AWQ 4") if name in results]  # of one size: the labels in their order
-    heights = dict(zip(sorted(crowd, key=lambda name: np.mean(results[name].losses)), (-7, 0, 9), strict=False))
+    crowd = [name for name in ("RTN 4", "GPTQ 4", "AWQ 4", "GPTQModel 4") if name in results]  # labels in their order
+    offsets = (-10, -3, 1, 5) if len(crowd) == 4 else (-7, 0, 9)
+    heights = dict(zip(sorted(crowd, key=lambda name: np.mean(results[name].losses)), offsets, strict=False))
     for name, each in results.items():
         place = each.disk / 1e6, perplexity(each.losses)
         colour = COLOUR[name.split()[0]]
