@@ -42,6 +42,11 @@ def cpu_has_bf16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+def cpu_has_avx() -> bool:
+    """Whether torch computes with AVX2 or AVX-512 here: an x86 processor of the last ten years."""
+    return torch.backends.cpu.get_cpu_capability().startswith("AVX")
+
+
 def choose_dtype(name: str, device: torch.device | str) -> torch.dtype:
     """`auto` is bfloat16 where the device computes in it, else float32; or `fp32`, `bf16`, `fp16`."""
     if name != "auto":

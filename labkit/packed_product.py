@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labkit.device import cpu_has_bf16
+from labkit.device import cpu_has_avx, cpu_has_bf16
 
 ROWS = 32  # the arrangement is best for about so many rows
 
@@ -27,7 +27,7 @@ def can_pack(weight: Tensor) -> bool:
         return False
     if weight.dtype == torch.bfloat16:
         return cpu_has_bf16()
-    return weight.dtype == torch.float32 and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    return weight.dtype == torch.float32 and cpu_has_avx()
 
 
 def pack(weight: Tensor) -> Tensor:

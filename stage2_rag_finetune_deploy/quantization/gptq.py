@@ -86,7 +86,7 @@ def input_order(diagonal: Tensor, size: int, order: str) -> Tensor:
 
 # exercise: quantization.quantise_columns
 def quantise_columns(
-    columns: Tensor, factor: Tensor, scheme: Scheme, size: int, spans: Sequence[float] = SPANS
+    columns: Tensor, factor: Tensor, scheme: Scheme, size: int, spans: Sequence[float]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """GPTQ's loop: round each input's weights, correct those of the inputs after it.
 

@@ -115,15 +115,15 @@ def search_grid(weights: Tensor, scheme: Scheme, spans: Sequence[float] = SPANS)
     Returns:
         as `fit_grid`.
     """
-    best, least = fit_grid(weights, scheme, spans[0]), torch.full_like(weights[..., :1], torch.inf)
-    for share in spans if len(spans) > 1 else ():
+    best = torch.ones_like(weights[..., :1])
+    least = torch.full_like(best, torch.inf)
+    for share in spans:
         scale, zero = fit_grid(weights, scheme, share)
         values = scale * (to_codes(weights, scale, zero, scheme.levels) - zero)
         error = (values - weights).square().sum(-1, keepdim=True)
         better = error < least
-        best = torch.where(better, scale, best[0]), torch.where(better, zero, best[1])
-        least = torch.where(better, error, least)
-    return best
+        best, least = torch.where(better, share, best), torch.where(better, error, least)
+    return fit_grid(weights, scheme, best)
 
 
 def to_codes(weights: Tensor, scale: Tensor, zero: Tensor, levels: int) -> Tensor:

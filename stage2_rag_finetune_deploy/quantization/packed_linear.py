@@ -2,8 +2,8 @@
 
 With one token at a time a matrix is read once for one row of products: the time is that of reading it, and a matrix
 of a quarter of the size takes a quarter of the time, if the kernel unpacks as fast as memory delivers. With many tokens
-at once the time is that of multiplying, and unpacking is extra work: then the matrix is unpacked into bfloat16 for the
-fast product. So each layer has two ways.
+at once the time is that of multiplying, and unpacking is extra work: then the matrix is unpacked for the fast
+product. So each layer has two ways.
 
     int4   aten::_weight_int4pack_mm_for_cpu   4 bits, neighbours in groups of 32 to 256, on a CPU
     int8   aten::_weight_int8pack_mm           8 bits, one scale a row, on a CPU
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from labkit.device import cpu_has_avx
 from stage2_rag_finetune_deploy.quantization.grid import Quantised
 from stage2_rag_finetune_deploy.quantization.packing import from_tensors, to_tensors
 
@@ -89,7 +90,7 @@ def choose_kernel(layer: Quantised, dtype: torch.dtype) -> str:
     rows, width = layer.codes.shape
     if layer.codes.device.type != "cpu" or not layer.ascending:
         return UNPACK
-    if dtype != READS and not torch.backends.cpu.get_cpu_capability().startswith("AVX"):  # elsewhere: not measured
+    if dtype != READS and not cpu_has_avx():  # elsewhere: not measured
         return UNPACK
     group = width // layer.scales.shape[1]
     if layer.bits == 4 and group in INT4_GROUPS and rows % (int4_height() or rows + 1) == 0:

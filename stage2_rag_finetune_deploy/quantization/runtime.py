@@ -190,7 +190,8 @@ def kernel_name(model: Any) -> str:
             return module.kernel
         if type(module).__name__ == "Linear4bit":
             return NF4_KERNEL if module.support_avx512bf16_for_cpu else NF4_UNPACK
-    return "BLAS float32 linear" if model.dtype == torch.float32 else f"oneDNN {str(model.dtype)[6:]} linear"
+    library = "BLAS" if model.dtype == torch.float32 else "oneDNN"
+    return f"{library} {str(model.dtype).removeprefix('torch.')} linear"
 
 
 def resident_bytes(model: Any) -> int:

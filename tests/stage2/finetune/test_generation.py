@@ -1,11 +1,22 @@
 """Batched generation. Each test names the bug that it catches."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
 from data.customer_service.prompt import prompt_messages
+from labkit.packed_product import packed_linear_layers
+from stage2_rag_finetune_deploy.finetune import generation
 from stage2_rag_finetune_deploy.finetune.chat_format import encode
-from stage2_rag_finetune_deploy.finetune.generation import common_prefix, decode, generate, generate_ids, prefill
+from stage2_rag_finetune_deploy.finetune.generation import (
+    LONG,
+    common_prefix,
+    decode,
+    generate,
+    generate_ids,
+    prefill,
+)
 from stage2_rag_finetune_deploy.finetune.grouped_attention import NAME, without_copies
 
 TEXTS = ["hi", "where is my parcel?", "hello", "KM1 is broken and I would like another one please"]
@@ -43,6 +54,25 @@ def test_a_batch_gives_what_each_prompt_gives_alone(talker, tokenizer):
     assert len({len(answer) for answer in expected}) > 1
     assert generate_ids(talker, rows, 24, end) == expected
     assert generate_ids(talker, rows[:1], 24, end) == expected[:1]
+
+
+def test_weights_are_arranged_for_long_answers_alone(talker, tokenizer, monkeypatch):
+    """Catches: half a second of arranging for answers of three tokens; other answers from the arranged weights; copies
+    that stay.
+    """
+    started = []
+
+    @contextmanager
+    def noticed(model):
+        started.append(model)
+        with packed_linear_layers(model):
+            yield
+
+    monkeypatch.setattr(generation, "packed_linear_layers", noticed)
+    rows = [encode(tokenizer, messages).ids for messages in prompts()]
+    assert len(generate_ids(talker, rows, LONG, -1)[0]) == LONG and started == []
+    assert generate_ids(talker, rows, LONG + 9, -1) == one_by_one(talker, rows, LONG + 9, -1)
+    assert started == [talker] and not any("forward" in vars(module) for module in talker.modules())
 
 
 def test_answers_come_in_the_order_of_the_prompts(talker, tokenizer):

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from stage2_rag_finetune_deploy.quantization.checkpoint import read_tensors
 from stage2_rag_finetune_deploy.quantization.runtime import load_dense
 
 TEXT = "The paved court behind the mill was quiet, and nobody had opened the gate since the harvest of 1871. "
@@ -33,6 +34,17 @@ def test_quantize(cli, runs, tiny_base, text, method):
     report = newest(runs, "quantize")
     assert report["next"] and report["artefacts"][0]["path"] == "checkpoint"
     load_dense(runs / "stage2" / "quantization" / "latest-quantize" / "checkpoint")
+
+
+def test_the_span_reaches_the_layers(cli, tiny_base, text, tmp_path):
+    """Catches: a flag that is accepted and dropped on the way to GPTQ: the scales would be the same."""
+    scales = []
+    for span in ("search", "largest"):
+        code, _, err = cli("quantize", "--preset", "smoke", "--model", tiny_base, "--calibration", text,
+                           "--test-tokens", 0, "--span", span, "--out", tmp_path / span)  # fmt: skip
+        assert code == 0, err
+        scales.append(read_tensors(tmp_path / span)["model.layers.0.mlp.down_proj.scales"].float())
+    assert scales[0].mean() < scales[1].mean()  # not one by one: the corrections of earlier inputs differ
 
 
 def test_bitsandbytes_is_our_nf4(cli, tiny_base, tmp_path):

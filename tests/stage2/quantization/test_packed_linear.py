@@ -85,3 +85,4 @@ def test_a_model_in_float32_has_the_kernels_too(monkeypatch, capability, scheme,
     assert made.kernel == (kernel if capability == "AVX2" else UNPACK)
     assert made(x).dtype == made.weights().dtype == torch.float32
     assert relative(made(x) - made.bias, x @ layer.weights().T) < 0.01
+    assert PackedLinear(layer, dtype=torch.float32)(x).dtype == torch.float32  # a bias would widen it
