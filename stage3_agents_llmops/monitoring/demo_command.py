@@ -96,9 +96,10 @@ def traffic(story: Story, config: DemoConfig, trace: Callable[[RunRecord, list[S
     rows: list[RunRecord] = []
     phases = [(story.start, shares(GOOD), None), (story.fault, shares(BAD), None),
               (story.back, shares(None), None), (story.shift, shares(None), SHIFTED)]  # fmt: skip
-    for begin, arms, mix in phases:
-        rows += customer_runs(config.seed, arms, begin, story.phase, config.rate, mix, trace)
-        rows += probe_runs(config.seed, arms, begin, story.phase, every=5.0)
+    for number, (begin, arms, mix) in enumerate(phases):
+        seed = f"{config.seed}-{number}"
+        rows += customer_runs(seed, arms, begin, story.phase, config.rate, mix, trace)
+        rows += probe_runs(seed, arms, begin, story.phase, every=5.0)
     return sorted(rows, key=ended)
 
 

@@ -94,17 +94,19 @@ def arrived(told: Sequence[tuple[float, Event]], whole: float) -> list[Seen]:
 
 
 def customer_runs(
-    seed: int, shares: Sequence[Share], start: float, seconds: float, rate: float, mix: dict[str, int] | None = None,
+    seed: int | str, shares: Sequence[Share], start: float, seconds: float, rate: float,
+    mix: dict[str, int] | None = None,
     on_run: Callable[[RunRecord, list[Seen]], object] = lambda row, seen: None,
 ) -> Iterator[RunRecord]:  # fmt: skip
     """Customers' rows over a stretch of time.
 
     Args:
+        seed: of the draw, with the same seed the same customers come at the same distances from `start`.
         rate: runs a second, of all arms together.
         mix: intent -> weight; None: INTENTS.
         on_run: called with each row and its events, to trace it.
     """
-    rng = random.Random(f"traffic-{seed}-{start:.0f}")
+    rng = random.Random(f"traffic-{seed}")
     mix = mix or INTENTS
     now, number = start + rng.expovariate(rate), 0
     while now < start + seconds:
@@ -131,9 +133,11 @@ def judged(rng: random.Random, row: RunRecord, how: Behaviour) -> RunRecord:
     return replace(row, feedback=thumb, citation_clicks=clicks, resolved=rng.random() < how.thumbs_up)
 
 
-def probe_runs(seed: int, shares: Sequence[Share], start: float, seconds: float, every: float) -> Iterator[RunRecord]:
+def probe_runs(
+    seed: int | str, shares: Sequence[Share], start: float, seconds: float, every: float
+) -> Iterator[RunRecord]:
     """Probes' rows: one to each arm every so many seconds."""
-    rng = random.Random(f"probes-{seed}-{start:.0f}")
+    rng = random.Random(f"probes-{seed}")
     for number in range(int(seconds / every)):
         for share in shares:
             seen = telling(rng, "return_item", share.behaviour)

@@ -17,6 +17,7 @@ from labkit.runs import latest_run, read_report
 from stage3_agents_llmops.monitoring import RunLog
 from stage3_agents_llmops.monitoring.__main__ import COMMANDS
 from stage3_agents_llmops.monitoring.agreement import disagreements
+from stage3_agents_llmops.monitoring.demo_command import DemoConfig, Story, traffic
 
 ROOT = Path(__file__).parents[3]
 MODULE = "stage3_agents_llmops.monitoring"
@@ -58,6 +59,18 @@ def test_the_demo_sees_what_happens(demo):
     assert abs(figures["p95_buckets"] - figures["p95_exact"]) < abs(figures["p95_averaged"] - figures["p95_exact"])
     for name in ("alerts.png", "percentiles.png", "drift.png"):
         assert (demo / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_seed_draws_the_same_customers_at_any_hour():
+    """Catches: traffic that depends on the clock, so that one demo in eighty shows an alert that chance has made."""
+
+    def drawn(start: float, seed: int) -> list[tuple]:
+        rows = traffic(Story(start, 60.0), DemoConfig(rate=5.0, seed=seed), lambda row, seen: None)
+        return [(round(row.started - start, 3), row.arm, row.status, row.duration_s, row.retrieval_hit) for row in rows]
+
+    at_noon = drawn(1_800_000_000.0, 1)
+    assert len(at_noon) > 1000 and drawn(1_800_012_345.6, 1) == at_noon
+    assert drawn(1_800_000_000.0, 2) != at_noon
 
 
 def test_another_seed_tells_the_same_story(demo, tmp_path):

@@ -46,8 +46,9 @@ def story() -> list:
                                      (start + 270, 150, None, SHIFTED)):  # fmt: skip
         shares = [Share("stable", "old", 60), Share("baseline", "old", 20)]
         shares += [Share("canary", "new", 20, how)] if how else []
-        rows += customer_runs(7, shares, begin, seconds, 5, mix)
-        rows += probe_runs(7, shares, begin, seconds, 4)
+        seed = f"7-{len(rows)}"
+        rows += customer_runs(seed, shares, begin, seconds, 5, mix)
+        rows += probe_runs(seed, shares, begin, seconds, 4)
     return sorted(rows, key=ended)
 
 
