@@ -6,7 +6,7 @@ MONTHS ?= 1,2,3,4,5
 # of them, those that decide the exit code
 REQUIRE ?= $(MONTHS)
 STAGE ?= 1
-SFT ?= $(if $(filter cpu,$(PRESET)),--minutes 4 --steps 880 --batch 4 --eval-every 100 --test-samples 150 --forget-tokens 2048)
+SFT ?= $(if $(filter cpu,$(PRESET)),--minutes 3 --steps 880 --batch 4 --eval-every 100 --test-samples 100 --forget-tokens 2048)
 JOBS ?= 2
 GRADE ?= yes
 PORT ?= 8030

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata, ttest_1samp
 
 DRAWS = 1000
 LEVEL = 0.95
@@ -70,6 +69,8 @@ def pair_weights(items: Items, draws: int, seed: int) -> np.ndarray:
 
 def weighted_spearman(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> float:
     """Spearman's correlation where item i occurs weights[i] times."""
+    from scipy.stats import rankdata  # a second to import, and most commands only want a mean's interval
+
     rows = np.repeat(np.arange(len(first)), weights)
     a, b = rankdata(first[rows]), rankdata(second[rows])
     return float(np.corrcoef(a, b)[0, 1])
@@ -134,6 +135,8 @@ def over_repetitions(gains: Sequence[float]) -> Comparison:
 
     Interval and p are nan for a single repetition; repetitions that are all alike have an interval without width.
     """
+    from scipy.stats import ttest_1samp
+
     values = np.asarray(gains, float)
     mean = float(values.mean())
     if len(values) < 2:

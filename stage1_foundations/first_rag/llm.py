@@ -5,6 +5,7 @@ Every synthesizer talks to `LLM.complete` or `LLM.chat` and does not know which 
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from threading import Thread
@@ -158,3 +159,13 @@ def load_llm(name: str, api_base: str | None = None, model: str | None = None, t
 
     key = os.environ.get("OPENAI_API_KEY") or "none"
     return Endpoint(model=model, api_base=api_base, api_key=key, context_window=2048, max_tokens=tokens)
+
+
+def errors_of(llm: LLM | None) -> AbstractContextManager[None]:
+    """Inside the block, what an endpoint may do wrong is one line (`endpoint_errors`); other models are left alone."""
+    api_base = getattr(llm, "api_base", None)
+    if not api_base:
+        return nullcontext()
+    from stage1_foundations.first_rag.endpoint import endpoint_errors  # openai's client takes a second to import
+
+    return endpoint_errors(api_base)

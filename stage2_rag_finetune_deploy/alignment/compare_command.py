@@ -65,7 +65,7 @@ class CompareConfig:
 
 PRESETS = {
     "smoke": CompareConfig(seeds="1", warm_up=8, questions=8, steps=2, batch=4, test=4, forget_tokens=512),
-    "cpu": CompareConfig(questions=48, steps=12, batch=4, test=24, forget_tokens=1024),
+    "cpu": CompareConfig(questions=36, steps=9, batch=4, test=16, forget_tokens=512),
     "study": CompareConfig(seeds="1,2,3"),
 }
 

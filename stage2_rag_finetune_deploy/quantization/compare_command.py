@@ -61,7 +61,7 @@ class CompareConfig:
 PRESETS = {
     "smoke": CompareConfig(samples=4, length=32, ratios=2, test_tokens=512, questions=2, new_tokens=4, rounds=2,
                            prompt=32, decode=2, processes=False),
-    "cpu": CompareConfig(bits="4", samples=8, ratios=4, test_tokens=2048, questions=16, new_tokens=40, rounds=3,
+    "cpu": CompareConfig(bits="4", samples=8, ratios=4, test_tokens=1536, questions=12, new_tokens=40, rounds=3,
                          prompt=64, decode=2, processes=False),
     "study": CompareConfig(gptqmodel=True, samples=16),
 }  # fmt: skip

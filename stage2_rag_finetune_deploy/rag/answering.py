@@ -8,15 +8,13 @@ Passages are data: orders in them are taken out (injection_guard.py), the rest s
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from llama_index.core.llms.llm import LLM
 
-from stage1_foundations.first_rag.endpoint import endpoint_errors
 from stage1_foundations.first_rag.evidence import grounded
-from stage1_foundations.first_rag.llm import load_llm
+from stage1_foundations.first_rag.llm import errors_of, load_llm
 from stage1_foundations.first_rag.rag import says_no_evidence
 from stage1_foundations.first_rag.words import WordWeights, best_sentence
 from stage2_rag_finetune_deploy.rag.injection_guard import guard
@@ -109,8 +107,7 @@ class WritingAnswerer:
         """What the model writes, as it writes it; then the whole, with the passage that holds most of it."""
         prompt = PROMPT.format(passages="\n\n".join(map(FENCE.format, texts)), question=question)
         text = ""
-        api_base = getattr(self.llm, "api_base", None)
-        with endpoint_errors(api_base) if api_base else nullcontext():
+        with errors_of(self.llm):
             for piece in self.llm.stream_complete(prompt):
                 text += piece.delta or ""
                 yield piece.delta or ""

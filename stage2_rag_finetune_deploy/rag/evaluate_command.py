@@ -14,8 +14,7 @@ from labkit.errors import LabError
 from labkit.files import write_json, write_jsonl
 from labkit.progress import console, progress
 from labkit.runs import Run, start_run
-from stage1_foundations.first_rag.endpoint import endpoint_errors
-from stage1_foundations.first_rag.llm import load_llm
+from stage1_foundations.first_rag.llm import errors_of, load_llm
 from stage1_foundations.first_rag.words import WordWeights
 from stage2_rag_finetune_deploy.rag.answering import load_answerer
 from stage2_rag_finetune_deploy.rag.bm25 import Bm25Retriever
@@ -137,7 +136,7 @@ def judge_figures(judges: list[Judge], count: int) -> Figures:
     """Agreement with people and both biases of every judge, on the answers that people scored."""
     answers, rows = whole_questions(data.load_judged_answers(), count), {}
     for judge in progress(judges, description="judges"):
-        with endpoint_errors(getattr(getattr(judge, "llm", None), "api_base", None) or "the judge"):
+        with errors_of(getattr(judge, "llm", None)):
             verdicts, unreadable = judge_all(judge, [case_of(one) for one in answers], [one.text for one in answers])
             if sum(verdict is not None for verdict in verdicts) < 2:
                 rows[judge.name] = {"answers": len(answers), "unreadable": unreadable}

@@ -56,7 +56,7 @@ class CompareConfig:
 
 PRESETS = {
     "smoke": CompareConfig(requests=4, prompt_words="3-6", new_tokens="2-8", batch=2, warm_up=1),
-    "cpu": CompareConfig(requests=16, new_tokens="16-96", warm_up=2),
+    "cpu": CompareConfig(requests=16, new_tokens="16-64", warm_up=2),
     "study": CompareConfig(),
     "gpu": CompareConfig(requests=256, prompt_words="64-768", new_tokens="64-512", batch=32, patience=600.0),
 }

@@ -44,7 +44,7 @@ class DeployConfig:
     patience: int = option(90, "seconds until the server has to answer")
 
 
-PRESETS = {"smoke": DeployConfig(questions=2), "cpu": DeployConfig(), "study": DeployConfig(questions=157)}
+PRESETS = {"smoke": DeployConfig(questions=2), "cpu": DeployConfig(questions=16), "study": DeployConfig(questions=157)}
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import spearmanr
-from sklearn.metrics import cohen_kappa_score
 
 from data import JudgedAnswer
 from stage2_rag_finetune_deploy.rag.evaluation.judge import CRITERIA, HIGHEST, LOWEST, Case, Judge, Verdict
@@ -41,6 +39,9 @@ def agreement(answers: Sequence[JudgedAnswer], verdicts: Sequence[Verdict | None
     Raises:
         ValueError: fewer than two verdicts can be read.
     """
+    from scipy.stats import spearmanr  # both take a second to import
+    from sklearn.metrics import cohen_kappa_score
+
     pairs = [(answer.scores, verdict) for answer, verdict in zip(answers, verdicts, strict=True) if verdict]
     if len(pairs) < 2:
         raise ValueError(f"{len(pairs)} readable verdicts")

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 from data.answerability import AnswerabilitySet
 from labkit.progress import progress
@@ -107,4 +106,6 @@ def seen_by_gate(asked: Asked) -> np.ndarray:
 
 def area(asked: Asked) -> float:
     """Chance that an answerable question has more evidence than an unanswerable one: 0.5 says nothing."""
+    from sklearn.metrics import roc_auc_score  # half a second to import
+
     return float(roc_auc_score(asked.answerable, seen_by_gate(asked)))
