@@ -65,7 +65,7 @@ class CompareConfig:
 
 PRESETS = {
     "smoke": CompareConfig(seeds="1", warm_up=8, questions=8, steps=2, batch=4, test=4, forget_tokens=512),
-    "cpu": CompareConfig(questions=36, steps=9, batch=4, test=16, forget_tokens=512),
+    "cpu": CompareConfig(warm_up=80, questions=32, steps=8, batch=4, test=16, forget_tokens=512),
     "study": CompareConfig(seeds="1,2,3"),
 }
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
-from scipy.stats import binomtest
 
 import data
 from data.customer_service.prompt import prompt_messages
@@ -121,6 +120,8 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     Only items that one of them has right and the other has not say anything; if the models were equally good, each
     would win half of them. 1 where there is none.
     """
+    from scipy.stats import binomtest  # a second to import
+
     wins = sum(b and not a for a, b in zip(first, second, strict=True))
     losses = sum(a and not b for a, b in zip(first, second, strict=True))
     return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0

@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Polygon, Rectangle
 from PIL import Image
-from scipy.stats import norm
 
 from labkit.errors import LabError
 from labkit.files import atomic_path
@@ -111,6 +110,8 @@ def save_small(figure: Figure, path: Path) -> Path:
 
 def _bell(figure: Figure, place: tuple[float, float, float, float]) -> None:
     """The normal density with the sixteen levels under it."""
+    from scipy.stats import norm  # a second to import
+
     axes = figure.add_axes(place)
     grid = np.linspace(-1.12, 1.12, 200)
     spread = 1 / norm.ppf(0.9677083)

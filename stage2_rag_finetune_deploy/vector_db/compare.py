@@ -29,7 +29,7 @@ ROWS: dict[str, tuple[str, dict, str]] = {
     "milvus-strong": ("milvus", {"consistency": "Strong"}, "hnsw"),
     "weaviate": ("weaviate", {}, "hnsw"),
 }
-SLOW = {"milvus-strong": 4}  # queries, where each waits for the server's time tick
+SLOW = {"milvus-strong": 3}  # queries, where each waits for the server's time tick
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class CompareConfig:
 
 PRESETS = {
     "smoke": CompareConfig(stores="faiss-flat,faiss,milvus-lite", sizes="500,1500", queries=20),
-    "cpu": CompareConfig(queries=100),
+    "cpu": CompareConfig(queries=60),
     "study": CompareConfig(sizes="2000,10000,50000,100000", queries=500),
 }
 
