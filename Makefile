@@ -6,7 +6,7 @@ MONTHS ?= 1,2,3,4,5
 # of them, those that decide the exit code
 REQUIRE ?= $(MONTHS)
 STAGE ?= 1
-SFT ?= $(if $(filter cpu,$(PRESET)),--minutes 3 --steps 880 --batch 4 --eval-every 100 --test-samples 80 --forget-tokens 1024)
+SFT ?= $(if $(filter cpu,$(PRESET)),--minutes 3 --steps 880 --batch 4 --eval-every 100 --test-samples 64 --forget-tokens 1024)
 JOBS ?= 2
 GRADE ?= yes
 PORT ?= 8030

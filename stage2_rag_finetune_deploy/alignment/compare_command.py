@@ -92,7 +92,8 @@ def run_compare(config: CompareConfig, preset: str) -> None:
                 run.metric(f"reward_p {method}", found.p, meaning="t test of the seeds' gains against 0")
                 interval = f"{found.low:+.3f} to {found.high:+.3f}, p = {found.p:.2g}"
             console.print(f"{method:<5} reward {found.difference:+.3f} over the start ({interval})", markup=False)
-            run.learnt(f"{method.upper()}: reward {found.difference:+.2f} over the start; seeds {config.seeds}.")
+            seen = f"seeds {config.seeds}" if len(seeds) > 1 else "one seed, this may be chance (study: three)"
+            run.learnt(f"{method.upper()}: reward {found.difference:+.2f} over the start; {seen}.")
         run.figure(draw(rows, run.dir / "compare.png"), "learning curves, and reward against KL")
         run.next("make milestones")
 

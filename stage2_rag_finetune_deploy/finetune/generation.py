@@ -2,7 +2,8 @@
 
 - prompts of similar length share a batch, padded on the left: all end in the last column
 - what all prompts of a batch begin with is computed once and its keys and values are copied
-- a KV cache that is not copied for every head of queries, and only the last position goes through the head
+- a KV cache that is copied neither for every head of queries nor for every token
+- only the last position goes through the head
 - a row that ended leaves the batch: later steps are smaller
 - on a processor, weights that are arranged for products with few rows, once answers turn out to be long
 """
@@ -19,6 +20,7 @@ from labkit.packed_product import packed_linear_layers
 from labkit.progress import progress
 from stage2_rag_finetune_deploy.finetune.chat_format import Message, encode
 from stage2_rag_finetune_deploy.finetune.grouped_attention import without_copies
+from stage2_rag_finetune_deploy.finetune.growing_cache import give_room
 
 LONG = 8  # new tokens from which on arranging the weights (0.4 s for SmolLM2) is likely to pay
 
@@ -91,6 +93,7 @@ def decode(
         which rows of the batch are still going, and their new ids; the last id of a row that ends is `end_id`.
     """
     alive = torch.arange(len(logits))
+    give_room(cache)
     with without_copies(model), ExitStack() as packing:
         for step in range(max_new_tokens):
             if step == LONG:
