@@ -159,7 +159,8 @@ def test_prometheus_scrapes_the_exporter(tmp_path):
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10) as http:
 
             def query(text: str) -> list:
-                return http.get("/api/v1/query", params={"query": text}).json()["data"]["result"]
+                reply = http.get("/api/v1/query", params={"query": text}).raise_for_status()  # 503 while it starts
+                return reply.json()["data"]["result"]
 
             total = wait_for(lambda: query('sum(llmops_runs_total{release="old"}) > 0'))
             runs = [run for run in log.window() if ended(run) <= time.time()]
