@@ -6,7 +6,7 @@ MONTHS ?= 1,2,3,4,5
 # of them, those that decide the exit code
 REQUIRE ?= $(MONTHS)
 STAGE ?= 1
-SFT ?= $(if $(filter cpu,$(PRESET)),--minutes 3 --steps 880 --batch 4 --eval-every 100 --test-samples 64 --forget-tokens 1024)
+SFT ?= $(if $(filter cpu,$(PRESET)),--minutes 4 --steps 880 --batch 4 --eval-every 100 --test-samples 64 --forget-tokens 1024)
 JOBS ?= 2
 GRADE ?= yes
 PORT ?= 8030
@@ -53,7 +53,7 @@ ASSETS_3 := multilingual-e5-small squad-shifts
 
 # A stage ends with its milestones; .ci/run says GRADE=no, because it grades all of them once, at the end. TABLES is the
 # preset of the commands that make a table and nothing that a later lab or a milestone needs; SFT are more words for
-# `finetune sft`: in three minutes a slow processor learns most from many small steps (finetune/NOTES.md).
+# `finetune sft`: in four minutes a slow processor learns most from many small steps (finetune/NOTES.md).
 comma := ,
 grade = @$(if $(filter yes,$(GRADE)),$(PY) -m milestones --months $(1),:)
 

@@ -42,7 +42,7 @@ class EvaluateConfig:
 
 PRESETS = {
     "smoke": EvaluateConfig(shots="1", samples=2, new_tokens=4),
-    "cpu": EvaluateConfig(shots="5", samples=48, new_tokens=64),
+    "cpu": EvaluateConfig(shots="5", samples=40, new_tokens=64),
     "study": EvaluateConfig(),
 }
 
