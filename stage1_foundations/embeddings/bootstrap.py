@@ -135,12 +135,12 @@ def over_repetitions(gains: Sequence[float]) -> Comparison:
 
     Interval and p are nan for a single repetition; repetitions that are all alike have an interval without width.
     """
-    from scipy.stats import ttest_1samp
-
     values = np.asarray(gains, float)
     mean = float(values.mean())
     if len(values) < 2:
         return Comparison(mean, float("nan"), float("nan"), float("nan"))
+    from scipy.stats import ttest_1samp
+
     test = ttest_1samp(values, 0)
     low, high = test.confidence_interval(LEVEL) if values.std() > 0 else (mean, mean)
     return Comparison(mean, float(low), float(high), float(test.pvalue))

@@ -17,7 +17,7 @@ from labkit.errors import LabError
 from labkit.runs import digest
 from stage1_foundations.embeddings.encoders import Encoder
 
-BATCH = 16  # texts: of 32 the intermediate values leave the cache, a fifth slower
+BATCH = 16  # texts: with 32 glibc gives large blocks back to the system after each layer (rag/NOTES.md)
 HISTORY = "history.json"  # what `train` writes into a folder: name, origin, fine_tuned_on
 OFFLINE_ADVICE = "minilm or e5 (they need no hub), HF_ENDPOINT=... for a mirror, or a folder that holds the model"
 

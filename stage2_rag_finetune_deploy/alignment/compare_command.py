@@ -87,12 +87,12 @@ def run_compare(config: CompareConfig, preset: str) -> None:
             band = (0.15, None) if method == "grpo" and config == PRESETS["study"] else None
             run.metric(f"reward_gain {method}", found.difference, band=band,
                        meaning=f"over the start; seeds {config.seeds}")  # fmt: skip
-            interval = "one seed: no interval"
+            interval, seen = "one seed: no interval", "one seed, this may be chance (study: three)"
             if len(seeds) > 1:
                 run.metric(f"reward_p {method}", found.p, meaning="t test of the seeds' gains against 0")
+                seen = f"seeds {config.seeds}"
                 interval = f"{found.low:+.3f} to {found.high:+.3f}, p = {found.p:.2g}"
             console.print(f"{method:<5} reward {found.difference:+.3f} over the start ({interval})", markup=False)
-            seen = f"seeds {config.seeds}" if len(seeds) > 1 else "one seed, this may be chance (study: three)"
             run.learnt(f"{method.upper()}: reward {found.difference:+.2f} over the start; {seen}.")
         run.figure(draw(rows, run.dir / "compare.png"), "learning curves, and reward against KL")
         run.next("make milestones")

@@ -25,9 +25,8 @@ from labkit.assets import cache_root
 from labkit.embedding_cache import text_key
 from labkit.errors import LabError
 from labkit.progress import progress
-from stage1_foundations.embeddings.transformer_encoder import folder_prompts, folder_revision
+from stage1_foundations.embeddings.transformer_encoder import BATCH, folder_prompts, folder_revision
 
-BATCH = 16  # texts: of 32 the intermediate values leave the cache, a fifth slower
 CHUNK = 256  # texts between two saves: what an interrupted run can lose
 LONGEST = 256  # word pieces of one pass; a longer text is read in stretches
 REMEMBERED = 20_000  # queries whose vectors are kept in memory, about 100 MB

@@ -29,7 +29,7 @@ ROWS: dict[str, tuple[str, dict, str]] = {
     "milvus-strong": ("milvus", {"consistency": "Strong"}, "hnsw"),
     "weaviate": ("weaviate", {}, "hnsw"),
 }
-SLOW = {"milvus-strong": 3}  # queries, where each waits for the server's time tick
+SLOW = {"milvus-strong": 4}  # queries, where each waits for the server's time tick
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def customer_runs(
     """Customers' rows over a stretch of time.
 
     Args:
-        seed: of the draw, with the same seed the same customers come at the same distances from `start`.
+        seed: of the draw; with the same seed the same customers come at the same distances from `start`.
         rate: runs a second, of all arms together.
         mix: intent -> weight; None: INTENTS.
         on_run: called with each row and its events, to trace it.

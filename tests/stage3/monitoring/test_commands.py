@@ -62,7 +62,7 @@ def test_the_demo_sees_what_happens(demo):
 
 
 def test_a_seed_draws_the_same_customers_at_any_hour():
-    """Catches: traffic that depends on the clock, so that one demo in eighty shows an alert that chance has made."""
+    """Catches: traffic that depends on the clock, so that one demo in 25 shows an alert made by chance."""
 
     def drawn(start: float, seed: int) -> list[tuple]:
         rows = traffic(Story(start, 60.0), DemoConfig(rate=5.0, seed=seed), lambda row, seen: None)
